@@ -1,0 +1,92 @@
+"""What a run says, where it says it, and the errors a user reads.  Knows ranks; knows nothing of training.
+
+Results go to standard output (`say`); everything about the way there goes to standard error, one line each.  Under a
+launcher only rank 0 speaks.
+"""
+
+import os
+import sys
+
+
+class TunesmithError(ValueError):
+    """A failure that is told to the user as a sentence, never as a traceback.  `exit_code` is the process's."""
+
+    exit_code = 1
+
+
+class OptionError(TunesmithError):
+    """Something the user wrote in a file or on the command line is wrong.  One line per problem."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DataError(TunesmithError):
+    """A data file is wrong; the message names file, row and reason."""
+
+    exit_code = 3
+
+
+class ModelError(TunesmithError):
+    """A model folder is incomplete, damaged or does not fit the options; the message names the file or tensor."""
+
+    exit_code = 2
+
+
+class RunError(TunesmithError):
+    """A run had to stop (a non-finite loss, a damaged checkpoint); the message says where and what is left."""
+
+    exit_code = 1
+
+
+class MissingExtra(TunesmithError):
+    """An optional package is needed and not installed; the message is the command that installs it."""
+
+    exit_code = 5
+
+
+def is_speaker() -> bool:
+    """True on the process that talks: rank 0, or the only one."""
+    return os.environ.get("RANK", "0") in ("", "0")
+
+
+def say(line: str = "") -> None:
+    """Print a result on standard output, on rank 0."""
+    if is_speaker():
+        print(line, flush=True)
+
+
+def note(subject: str, text: str) -> None:
+    """Tell on standard error what was decided or changed for the user: `note: subject: text`."""
+    _tell("note", subject, text)
+
+
+def warn(subject: str, text: str) -> None:
+    """Tell on standard error that something may not be meant: `warning: subject: text`.  `subject` is an option,
+    a file or a row."""
+    _tell("warning", subject, text)
+
+
+def error(text: str) -> None:
+    """Tell on standard error why the program stops; any rank may."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _tell(kind: str, subject: str, text: str) -> None:
+    if is_speaker():
+        line = f"{kind}: {subject}: {text}"
+        print(line, file=sys.stderr, flush=True)
+        for listener in _listeners:
+            listener(line)
+
+
+_listeners: list = []
+"""Functions that also receive each note and warning (a run's own log file)."""
+
+
+def listen(listener: object) -> None:
+    """Send a copy of every note and warning to `listener(line)`."""
+    _listeners.append(listener)
