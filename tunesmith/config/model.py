@@ -1,0 +1,70 @@
+"""Which model, from where, and in which form it is held."""
+
+from typing import Literal
+
+from tunesmith.config.section import Below1, Section
+
+
+class ModelConfig(Section):
+    model_name_or_path: str = ""
+    """Base model: a folder (absolute, relative or `~`) or a hub name. An existing folder wins over a hub name."""
+
+    model_revision: str = "main"
+    """Branch, tag or commit of the model on its hub; recorded in `run.json`."""
+
+    adapter_name_or_path: list[str] = []
+    """LoRA adapters to load, comma-separated. All but the last are merged into the base; the last one is trained on, or
+    merged too with `create_new_adapter`."""
+
+    cache_dir: str | None = None
+    """Folder for downloads from hubs. Default: the hub library's own."""
+
+    use_modelscope: bool = False
+    """Take hub names from ModelScope instead of Hugging Face. Needs the extra `modelscope`."""
+
+    hf_hub_token: str | None = None
+    """Token for private models on Hugging Face; never written to disk. The environment's HF_TOKEN works too."""
+
+    trust_remote_code: bool = False
+    """Allow a model folder to bring its own Python code. It runs with your rights; the files are named and hashed in
+    `run.json`. Not needed for architectures that transformers knows."""
+
+    use_fast_tokenizer: bool = True
+    """Use the fast (Rust) tokenizer. The slow ones lack offsets and are about ten times slower."""
+
+    flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3", "flex"] = "auto"
+    """Attention: `auto` takes the best that is installed and right for the device, `disabled` the plain one, `sdpa`
+    torch's, `fa2` and `fa3` FlashAttention, `flex` torch's FlexAttention. An unavailable choice is an error."""
+
+    compute_type: Literal["auto", "bf16", "fp16", "fp32", "pure_bf16", "fp8"] = "auto"
+    """Arithmetic of the forward and backward pass. `auto`: bf16 where the device has it, else fp32. `bf16` and `fp16`
+    keep trained weights in fp32; `pure_bf16` holds everything in bf16 (half the memory, less exact)."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device to train on. `auto`: the GPU when there is one."""
+
+    gradient_checkpointing: bool | Literal["auto"] = False
+    """Recompute activations in the backward pass: about 1.3 times the work for a fraction of the memory. `auto`: only
+    when the memory estimate says so."""
+
+    rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
+    """Stretch the model's positions beyond the length it was trained for."""
+
+    dropout_rate: Below1 | None = None
+    """Set every dropout the model itself has to this value. Not written: the model's own. Never touches
+    `lora_dropout`."""
+
+    quantization_bit: Literal[2, 3, 4, 5, 6, 8] | None = None
+    """Hold frozen weights in this many bits (QLoRA)."""
+
+    quantization_method: Literal["bnb", "hqq", "eetq"] = "bnb"
+    """Library that quantizes the frozen weights when `quantization_bit` is set."""
+
+    resize_vocab: bool = False
+    """Grow the embeddings to the tokenizer's size, rounded up to a multiple of 64."""
+
+    add_tokens: list[str] = []
+    """Words to add to the vocabulary, comma-separated."""
+
+    add_special_tokens: list[str] = []
+    """Control tokens to add to the vocabulary, comma-separated."""

@@ -1,0 +1,139 @@
+"""What a run does: its stage, length, batches, and what it writes and when."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tunesmith.config.section import Count, NonNegativeFloat, Positive, PositiveFloat, Section, Seed
+
+
+class TrainConfig(Section):
+    stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = "sft"
+    """What kind of training: `pt` on plain text, `sft` on conversations, `rm`, `dpo`, `kto`, `ppo` and `grpo` on
+    preferences and rewards."""
+
+    do_train: bool = True
+    """Train. False without `do_eval` or `do_predict`: check everything and read the data, load no weights."""
+
+    do_eval: bool = False
+    """Evaluate on the evaluation data at the end, or without training."""
+
+    do_predict: bool = False
+    """Answer the evaluation rows and write `generated_predictions.jsonl`."""
+
+    output_dir: str = ""
+    """The run's folder. Default: `saves/MODEL/METHOD/train_DATE`. Foreign files in it are left alone."""
+
+    overwrite_output_dir: bool = False
+    """Start anew in a folder that holds a run; what that run wrote is removed first."""
+
+    resume_from_checkpoint: str | bool | None = None
+    """Checkpoint to go on from: a path, or `auto` or true for the last whole one in `output_dir`. False never goes on."""
+
+    resume_anyway: bool = False
+    """Go on from a checkpoint although data or options that shape training changed."""
+
+    num_train_epochs: PositiveFloat = 3.0
+    """Passes over the data; may be a fraction."""
+
+    max_steps: Annotated[int, Field(ge=-1)] | None = None
+    """Optimizer steps; wins over epochs. Null or -1: off."""
+
+    per_device_train_batch_size: Positive = 8
+    """Rows per device and micro-batch. Memory grows with it."""
+
+    per_device_eval_batch_size: Positive = 8
+    """Rows per device in evaluation."""
+
+    gradient_accumulation_steps: Positive = 1
+    """Micro-batches per optimizer step. Exactly one large batch, for the memory of a small one."""
+
+    global_batch_size: Positive | None = None
+    """Rows per optimizer step over all devices, instead of `gradient_accumulation_steps`."""
+
+    seed: Seed = 42
+    """Root of all randomness: data order, split, initialisation, dropout, generation."""
+
+    data_seed: Seed | None = None
+    """Seed of the data's order and split. Default: `seed`."""
+
+    deterministic: bool = False
+    """Use only deterministic kernels on the GPU; slower. The CPU always is."""
+
+    logging_steps: PositiveFloat = 10
+    """Optimizer steps between log rows, or a fraction of the run below 1."""
+
+    logging_first_step: bool = False
+    """Log the first step too."""
+
+    logging_dir: str | None = None
+    """Folder for the trackers' files; one sub-folder per run. Default: the run's folder."""
+
+    save_steps: PositiveFloat = 500
+    """Optimizer steps between checkpoints, or a fraction of the run below 1."""
+
+    save_strategy: Literal["steps", "epoch", "no"] = "steps"
+    """When checkpoints are written: every `save_steps`, at each epoch's end, or never."""
+
+    save_total_limit: Positive | None = None
+    """Most checkpoints kept; the oldest is removed after a newer one is whole."""
+
+    save_only_model: bool = False
+    """Leave optimizer and random states out of checkpoints: smaller, but nothing can go on from them."""
+
+    save_format: Literal["huggingface", "pytorch"] = "huggingface"
+    """`huggingface`: safetensors, safe to load. `pytorch`: `.bin` files."""
+
+    save_best_model: bool = False
+    """Keep the best checkpoint by `metric_for_best_model` and make it the final model."""
+
+    metric_for_best_model: str = "eval_loss"
+    """What `save_best_model` and early stopping go by."""
+
+    early_stopping_steps: Positive | None = None
+    """Stop after this many evaluations without a better one."""
+
+    eval_steps: PositiveFloat | None = None
+    """Optimizer steps between evaluations, or a fraction of the run below 1."""
+
+    eval_strategy: Literal["steps", "epoch", "no"] | None = None
+    """When to evaluate. Default: every `eval_steps` when that is written, else at the end."""
+
+    metrics: list[Literal["loss", "ppl", "accuracy", "exact_match", "f1", "rouge", "bleu"]] = ["loss", "ppl"]
+    """What evaluation reports."""
+
+    predict_with_generate: bool = False
+    """Evaluate by generated answers."""
+
+    report_to: list[str] = ["none"]
+    """Trackers, comma-separated: none, tensorboard, wandb, mlflow, swanlab, trackio."""
+
+    run_name: str | None = None
+    """The run's name in trackers. Default: the folder's."""
+
+    plot_loss: bool = False
+    """Draw `training_loss.png`; also after a run that was stopped."""
+
+    include_num_input_tokens_seen: bool = False
+    """Log how many tokens were seen: all, without padding, and trained."""
+
+    disable_tqdm: bool = False
+    """Draw no progress display. It is off by itself when the output is no terminal."""
+
+    debug: bool = False
+    """Log more, show the first rows, and show tracebacks."""
+
+    ddp_timeout: Annotated[int, Field(ge=1)] = 1800
+    """Seconds after which processes that wait for another give up."""
+
+    local_rank: Annotated[int, Field(ge=-1)] | None = None
+    """Accepted from launchers; must agree with theirs, has no effect otherwise."""
+
+    nproc_per_node: Positive | None = None
+    """Processes to start on this machine. Default: one per GPU, or one on a CPU."""
+
+    dataloader_num_workers: Count = 0
+    """Processes that build batches ahead; 0 builds them in the main process."""
+
+    loss_limit: NonNegativeFloat | None = None
+    """Stop with an error when the loss of a step is above this; a guard for unattended runs."""

@@ -1,0 +1,59 @@
+"""What the loop eats: one encoded row, many of them, and a batch.  Knows tokens; knows no template and no file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+IGNORED = -100
+"""The label of a token that is not trained, as everywhere in this field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One encoded row.  `input_ids`, `labels`: int32 [tokens]; a label is the token's own id or -100, not shifted."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+
+
+class Samples(Protocol):
+    """Encoded rows by number."""
+
+    lengths: np.ndarray
+    """Tokens of each row, int32 [rows]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def where(self, index: int) -> str:
+        """File and row the sample came from, for messages."""
+        ...
+
+
+@dataclass(slots=True)
+class Batch:
+    """One micro-batch.  `rows`: the samples' numbers, for messages; a row added only to fill up a rank is -1."""
+
+    input_ids: Tensor
+    """int64 [rows, tokens]"""
+    labels: Tensor
+    """int64 [rows, tokens]; -100 where nothing is trained"""
+    attention_mask: Tensor
+    """int64 [rows, tokens]; 0 on padding"""
+    position_ids: Tensor
+    """int64 [rows, tokens]; counted from each sample's start"""
+    rows: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return int(self.attention_mask.sum())
+
+    @property
+    def loss_tokens(self) -> int:
+        """Tokens that are trained: labels that some position predicts, so never a row's first."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
