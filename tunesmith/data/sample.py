@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-IGNORED = -100
-"""The label of a token that is not trained, as everywhere in this field."""
+from tunesmith.losses.lm import IGNORED, trained_tokens
+
+__all__ = ["IGNORED", "Batch", "Sample", "Samples"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,4 @@ class Batch:
     @property
     def loss_tokens(self) -> int:
         """Tokens that are trained: labels that some position predicts, so never a row's first."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
+        return trained_tokens(self.labels)

@@ -1,0 +1,42 @@
+"""What a batch costs.  Knows batches, losses and that a policy is called with tokens; knows no optimizer and no step."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tunesmith.data.sample import Batch
+from tunesmith.losses import lm
+
+
+@dataclass(slots=True)
+class Cost:
+    """`total`: the loss summed over the batch's units (tokens, pairs), shape []; the loop divides it once per step."""
+
+    total: Tensor
+
+
+class Objective(Protocol):
+    """Returns a sum, and says beforehand how much a batch weighs: that makes gradient accumulation exact."""
+
+    def weight(self, batch: Batch) -> int:
+        """Units the batch's cost will be divided by, over a whole step (loss tokens for sft)."""
+        ...
+
+    def __call__(self, policy: nn.Module, batch: Batch) -> Cost: ...
+
+
+class NextToken:
+    """Cross-entropy of each trained token given those before it: pre-training and supervised tuning."""
+
+    def weight(self, batch: Batch) -> int:
+        return batch.loss_tokens
+
+    def __call__(self, policy: nn.Module, batch: Batch) -> Cost:
+        output = policy(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+        return Cost(total=lm.cross_entropy(output.logits, batch.labels))

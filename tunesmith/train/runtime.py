@@ -1,0 +1,169 @@
+"""Devices, processes, arithmetic and randomness of a run.  The only file that imports accelerate."""
+
+import datetime
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import accelerate
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tunesmith.config.train import TrainConfig
+from tunesmith.data.sample import Batch
+from tunesmith.models.precision import Precision
+
+
+class Runtime:
+    """One process's place among all processes of a run."""
+
+    def __init__(self, cfg: TrainConfig, precision: Precision, device: str):
+        """Join the process group when a launcher started several.  `device`: `cpu` or `cuda`."""
+        timeout = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=min(cfg.ddp_timeout, 10**9)))
+        with warnings.catch_warnings():
+            # accelerate advises thread counts for several CPU processes; the launcher has set them.
+            warnings.simplefilter("ignore")
+            self.accelerator = accelerate.Accelerator(
+                cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[timeout], step_scheduler_with_optimizer=False
+            )
+        self.device = self.accelerator.device
+        self.rank = self.accelerator.process_index
+        self.world_size = self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.stop_requested = False
+        self.scales = precision.scaler
+        """True when fp16's gradient scaler is on: it skips steps with non-finite gradients by itself."""
+        self._autocast_dtype = precision.autocast
+        self._scaler = torch.amp.GradScaler(enabled=precision.scaler)
+        if cfg.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    # -- the model and its batches
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model on its device, wrapped so that gradients are averaged over processes when there are several."""
+        return self.accelerator.prepare_model(model)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch with its tensors on this process's device."""
+        if self.device.type == "cpu":
+            return batch
+        move: Callable[[Tensor], Tensor] = lambda tensor: tensor.to(self.device, non_blocking=True)  # noqa: E731
+        return Batch(
+            input_ids=move(batch.input_ids),
+            labels=move(batch.labels),
+            attention_mask=move(batch.attention_mask),
+            position_ids=move(batch.position_ids),
+            rows=batch.rows,
+        )
+
+    def autocast(self) -> Any:
+        """Context in which the forward pass computes in the run's compute type."""
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self._autocast_dtype)
+
+    def accumulate(self, policy: nn.Module, sync: bool) -> Any:
+        """Context of one micro-batch's pass; gradients travel between processes only in the last one (`sync`)."""
+        return nullcontext() if sync else self.accelerator.no_sync(policy)
+
+    # -- gradients
+
+    def backward(self, cost: Tensor) -> None:
+        """Add the gradients of `cost`, shape []."""
+        self._scaler.scale(cost).backward()
+
+    def clip(self, trained: Iterable[nn.Parameter], max_norm: float) -> float:
+        """Length of the gradient; when it is above `max_norm` (0: no limit) the gradient is scaled down to it."""
+        if self.scales and self._optimizer is not None:
+            self._scaler.unscale_(self._optimizer)
+        grads = [p.grad for p in trained if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if max_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_([p for p in trained if p.grad is not None], max_norm, norm)
+        return float(norm)
+
+    def use(self, optimizer: Optimizer) -> None:
+        """Name the optimizer whose gradients `clip` unscales in fp16."""
+        self._optimizer = optimizer
+
+    _optimizer: Optimizer | None = None
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Move the weights; with fp16's scaler, unless a gradient is non-finite."""
+        if self.scales:
+            self._scaler.step(optimizer)
+            self._scaler.update()
+        else:
+            optimizer.step()
+
+    # -- between processes
+
+    def sums(self, *values: float) -> list[float]:
+        """Each value summed over all processes.  Counts below 2^53 are exact."""
+        if self.world_size == 1:
+            return [float(value) for value in values]
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def from_main(self, value: Any) -> Any:
+        """Rank 0's `value` (anything JSON can hold) on every process."""
+        if self.world_size == 1:
+            return value
+        text = json.dumps(value if self.is_main else None).encode()
+        length = torch.tensor([len(text)], device=self.device)
+        dist.broadcast(length, src=0)
+        data = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+        if self.is_main:
+            data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(data, src=0)
+        return json.loads(bytes(data.cpu().tolist()).decode())
+
+    def wait(self) -> None:
+        """Return once every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def main_first(self) -> Iterator[bool]:
+        """Run the body with True on rank 0; the others wait for it before they go on."""
+        yield self.is_main
+        self.wait()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self.accelerator.end_training()
+
+    # -- randomness
+
+    def random_states(self) -> dict[str, Tensor]:
+        """Random states of all processes, uint8, by `rank.device`; the same on every process."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        gathered: dict[str, Tensor] = {}
+        for name, state in states.items():
+            everyone = [torch.zeros_like(state, device=self.device) for _ in range(self.world_size)]
+            if self.world_size > 1:
+                dist.all_gather(everyone, state.to(self.device))
+            else:
+                everyone = [state]
+            gathered |= {f"{rank}.{name}": one.cpu() for rank, one in enumerate(everyone)}
+        if self.scales:
+            gathered["scaler"] = torch.tensor(list(json.dumps(self._scaler.state_dict()).encode()), dtype=torch.uint8)
+        return gathered
+
+    def restore_random_states(self, states: dict[str, Tensor]) -> None:
+        """Put back what `random_states` gave; a process that was not there before keeps its own state."""
+        if (mine := states.get(f"{self.rank}.cpu")) is not None:
+            torch.set_rng_state(mine)
+        if self.device.type == "cuda" and (mine := states.get(f"{self.rank}.cuda")) is not None:
+            torch.cuda.set_rng_state(mine, self.device)
+        if self.scales and "scaler" in states:
+            self._scaler.load_state_dict(json.loads(bytes(states["scaler"].tolist())))
