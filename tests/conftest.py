@@ -1,0 +1,93 @@
+"""Fixtures that every room's tests share.  What they build is tiny, random, seeded, and made once per session."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+LAUNCHER_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE",
+    "ROLE_NAME",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared fixtures beside the repository; tests that need it are skipped where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no shared data beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Qwen2-shaped model (2 layers, hidden 32, vocabulary 600) with a ChatML tokenizer.  Read only."""
+    import tiny
+
+    return tiny.qwen2(tmp_path_factory.mktemp("tiny") / "qwen2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, Llama-shaped.  Read only."""
+    import tiny
+
+    return tiny.llama(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_cli("train", "x.yaml", input="...", env={...}, cwd=..., timeout=...)` runs `python -m tunesmith` in
+    `tmp_path` and returns its exit code and output as text."""
+
+    def run(
+        *arguments: object,
+        input: str | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path = tmp_path,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tunesmith", *map(str, arguments)],
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            encoding="utf-8",
+            cwd=cwd,
+            env=_clean_environment() | (env or {}),
+            timeout=timeout,
+        )
+
+    return run
+
+
+def _clean_environment() -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    return inherited | {
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUTF8": "1",
+        "COLUMNS": "120",
+    }
