@@ -114,4 +114,6 @@ def _refuse_non_finite(cost: float, norm: float, policy: nn.Module, window: Wind
         raise NonFinite(f"the loss is {cost}", rows)
     if not math.isfinite(norm) and not runtime.scales:
         bad = [name for name, p in policy.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        raise NonFinite(f"the gradient is {norm}, first in {bad[0]}" if bad else f"the gradient's length is {norm}", rows)
+        raise NonFinite(
+            f"the gradient is {norm}, first in {bad[0]}" if bad else f"the gradient's length is {norm}", rows
+        )

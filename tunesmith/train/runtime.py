@@ -29,7 +29,10 @@ class Runtime:
             # accelerate advises thread counts for several CPU processes; the launcher has set them.
             warnings.simplefilter("ignore")
             self.accelerator = accelerate.Accelerator(
-                cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[timeout], step_scheduler_with_optimizer=False
+                cpu=device == "cpu",
+                mixed_precision="no",
+                kwargs_handlers=[timeout],
+                step_scheduler_with_optimizer=False,
             )
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
@@ -54,7 +57,7 @@ class Runtime:
         """The batch with its tensors on this process's device."""
         if self.device.type == "cpu":
             return batch
-        move: Callable[[Tensor], Tensor] = lambda tensor: tensor.to(self.device, non_blocking=True)  # noqa: E731
+        move: Callable[[Tensor], Tensor] = lambda tensor: tensor.to(self.device, non_blocking=True)
         return Batch(
             input_ids=move(batch.input_ids),
             labels=move(batch.labels),

@@ -1,0 +1,230 @@
+"""A run's folder: who may write in it, what was asked for, and where the run stands.  Knows files; knows no tensor."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from tunesmith import files
+from tunesmith.config.schema import Config
+from tunesmith.jobs import checkpoints, shaping
+from tunesmith.log import OptionError, RunError, note
+
+CONFIG, FACTS, LOCK = "config.yaml", "run.json", "run.lock"
+
+WRITTEN = (
+    "adapter_config.json", "adapter_model.safetensors", "config.json", "generation_config.json", "model.safetensors",
+    "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "trainer_state.json", "trainer_log.jsonl", "train_results.json", "eval_results.json",
+    "all_results.json", "training_loss.png", "README.md", "events.jsonl", "run.log", CONFIG, FACTS,
+)  # fmt: skip
+"""Files a run writes into its folder, besides `checkpoint-N/` and model shards."""
+
+SECRET = ("token", "key", "secret", "password")
+"""Options whose names hold one of these words, as a whole part, never reach the disk."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The folder of this run, and the checkpoint it goes on from (None: a fresh start)."""
+
+    folder: Path
+    checkpoint: Path | None
+    lock: IO[str] | None = None
+
+
+def default_folder(cfg: Config) -> Path:
+    """`saves/MODEL/METHOD/train_DATE`, as users of the reference expect."""
+    model = Path(cfg.model.model_name_or_path.rstrip("/\\")).name or "model"
+    return Path("saves", model, cfg.tuning.finetuning_type, f"train_{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}")
+
+
+def claim(cfg: Config, origins: Mapping[str, str]) -> Claim:
+    """Take the run's folder for this process, or say in one sentence why it can't be had.
+
+    Fresh folder: a fresh start.  An interrupted run: its newest whole checkpoint.  A finished one, or one with other
+    options: OptionError naming the ways out.  A folder another process works in: RunError naming that process.
+    """
+    folder = _place(cfg)
+    lock = _lock(folder)
+    if cfg.train.overwrite_output_dir:
+        _clear(folder)
+    checkpoint = _where_to_go_on(cfg, folder)
+    files.remove_leftovers(folder)
+    _write_config(folder, cfg, origins)
+    earlier = read_facts(folder) if checkpoint else {}
+    write_facts(
+        folder, earlier | _who_runs(cfg) | {"status": "running", "resumed_from": checkpoint and checkpoint.name}
+    )
+    return Claim(folder, checkpoint, lock)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `run.json` says; empty when there is none or it can't be read."""
+    try:
+        return json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Replace `run.json`."""
+    files.write_beside(folder / FACTS, json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def add_facts(folder: Path, **facts: Any) -> None:
+    """Add to `run.json`."""
+    write_facts(folder, read_facts(folder) | facts)
+
+
+def _place(cfg: Config) -> Path:
+    folder = Path(cfg.train.output_dir).expanduser() if cfg.train.output_dir else default_folder(cfg)
+    if not cfg.train.output_dir:
+        note("output_dir", f"not given; this run writes to {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OptionError(f"output_dir: {folder} can't be made: {problem.strerror}") from problem
+    if not os.access(folder, os.W_OK):
+        raise OptionError(f"output_dir: {folder} is not writable")
+    return folder
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the folder's lock for as long as this process lives; the system frees it when the process dies."""
+    lock = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the run
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        raise RunError(
+            f"output_dir: {folder} is in use by {holder}; wait for it, or choose another output_dir"
+        ) from problem
+    lock.seek(0)
+    lock.truncate()
+    lock.write(
+        f"process {os.getpid()} on {socket.gethostname()}, started {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n"
+    )
+    lock.flush()
+    return lock
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run wrote; files it did not write stay."""
+    for checkpoint in checkpoints.every(folder):
+        checkpoints.remove(checkpoint)
+    for path in (*(folder / name for name in WRITTEN), *folder.glob("model-*-of-*.safetensors")):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _where_to_go_on(cfg: Config, folder: Path) -> Path | None:
+    asked, facts = cfg.train.resume_from_checkpoint, read_facts(folder)
+    if isinstance(asked, str) and asked.lower() not in ("auto", "true", "false"):
+        return _named(Path(asked).expanduser(), cfg)
+    if not facts:
+        _refuse_strangers(folder)
+        if asked is True or (isinstance(asked, str) and asked.lower() != "false"):
+            note("resume_from_checkpoint", f"{folder} holds no run yet; starting from the beginning")
+        return None
+    if asked is False or asked == "false":
+        raise OptionError(
+            f"output_dir: {folder} holds a run and resume_from_checkpoint is false; set overwrite_output_dir: true to "
+            "replace it, or choose another output_dir"
+        )
+    changed = shaping.differences(facts.get("options", {}), shaping.options(cfg))
+    if facts.get("status") == "finished" and not shaping.is_longer(facts.get("length", {}), cfg):
+        raise OptionError(
+            f"output_dir: {folder} holds a finished run; set overwrite_output_dir: true to replace it, choose another "
+            "output_dir, or raise num_train_epochs or max_steps to go on"
+        )
+    checkpoint = checkpoints.newest_whole(folder)
+    if checkpoint is None:
+        if facts.get("status") == "finished":
+            raise OptionError(f"output_dir: {folder} holds a finished run without a whole checkpoint to go on from")
+        note(
+            "output_dir", f"{folder} holds a run that stopped before its first checkpoint; starting from the beginning"
+        )
+        _clear(folder)
+        return None
+    _refuse_changes(changed, cfg, folder)
+    note("resume", f"going on from {checkpoint}")
+    return checkpoint
+
+
+def _named(checkpoint: Path, cfg: Config) -> Path:
+    """A checkpoint the user named: it must be whole and made with the same shaping options."""
+    if not checkpoint.is_dir():
+        raise OptionError(f"resume_from_checkpoint: there is no folder {checkpoint}")
+    if reason := checkpoints.damage(checkpoint):
+        raise OptionError(f"resume_from_checkpoint: {checkpoint} is not whole: {reason}")
+    before = read_facts(checkpoint.parent).get("options", {})
+    _refuse_changes(shaping.differences(before, shaping.options(cfg)), cfg, checkpoint)
+    note("resume", f"going on from {checkpoint}")
+    return checkpoint
+
+
+def _refuse_changes(changed: list[str], cfg: Config, place: Path) -> None:
+    if changed and not cfg.train.resume_anyway:
+        raise OptionError(
+            f"{place}: options that shape training are not those the run began with: {'; '.join(changed)}. Change them "
+            "back, choose another output_dir, or set resume_anyway: true"
+        )
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Nothing is overwritten: a folder without `run.json` may hold files, but none of the names a run writes."""
+    taken = [name for name in WRITTEN if (folder / name).exists()] + [p.name for p in checkpoints.every(folder)]
+    if taken and not _is_remains(folder):
+        raise OptionError(
+            f"output_dir: {folder} holds {', '.join(taken[:3])} of something else; choose another output_dir, or set "
+            "overwrite_output_dir: true to replace them"
+        )
+
+
+def _is_remains(folder: Path) -> bool:
+    """True for a run that was killed before `run.json`: only its config is there."""
+    return not any((folder / name).exists() for name in WRITTEN if name != CONFIG) and not files.checkpoints(
+        folder, whole=False
+    )
+
+
+def is_secret(name: str) -> bool:
+    """Whether an option holds something that must not be written down."""
+    return any(part in SECRET for part in name.lower().split("_")) and not name.startswith(
+        ("add_", "skip_", "allow_", "include_", "max_", "split_")
+    )
+
+
+def _write_config(folder: Path, cfg: Config, origins: Mapping[str, str]) -> None:
+    lines = ["# Every effective option of this run and where it came from.", ""]
+    for name, value in cfg.flat().items():
+        if not is_secret(name):
+            lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}  # {origins.get(name, 'default')}")
+    files.write_beside(folder / CONFIG, "\n".join(lines) + "\n")
+
+
+def _who_runs(cfg: Config) -> dict[str, Any]:
+    libraries = ("tunesmith", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
+    versions = {}
+    for library in libraries:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "versions": versions,
+        "options": shaping.options(cfg),
+        "length": shaping.length(cfg),
+    }

@@ -1,0 +1,35 @@
+"""`tunesmith train`: check the options, take the folder, run.  Imports the trainer only once the options are right."""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+
+from tunesmith.config.load import Loaded, load
+from tunesmith.jobs import processes
+
+
+def train_command(arguments: list[str]) -> int:
+    """Run a training job; returns the process's exit code."""
+    loaded = load(arguments, command="train")
+    _end_with_parent()
+    count = _process_count(loaded)
+    if count > 1 and not processes.is_worker():
+        return processes.launch(count, arguments)
+    # By name: jobs is a floor below the trainer, and a wrong option must not cost the import of torch.
+    return importlib.import_module("tunesmith.train.run").run(loaded)
+
+
+def _process_count(loaded: Loaded) -> int:
+    cfg = loaded.config
+    if cfg.train.nproc_per_node is not None:
+        return cfg.train.nproc_per_node
+    will_train = cfg.train.do_train or cfg.train.do_eval
+    return processes.gpus() if will_train and cfg.model.device != "cpu" else 1
+
+
+def _end_with_parent() -> None:
+    """Have the system end this worker when the launcher is gone, so that a killed launcher leaves nothing behind."""
+    if "TUNESMITH_PARENT" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

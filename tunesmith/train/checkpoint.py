@@ -1,0 +1,113 @@
+"""Saves everything a run needs to go on bit for bit, and puts it back.  Knows weights, optimizer and places in the
+data; knows no option.  No pickle: tensors are safetensors, the rest is JSON."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from tunesmith import files
+from tunesmith.jobs import checkpoints
+from tunesmith.log import RunError
+from tunesmith.optim.state import load_optimizer_state, optimizer_state
+from tunesmith.train.runtime import Runtime
+
+POSITION = "resume.json"
+
+
+@dataclass
+class Position:
+    """Where a run stands after `step` optimizer steps.  Everything in it is plain JSON, floats exact."""
+
+    step: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    loss_tokens: int = 0
+    rows: int = 0
+    loss_sum: float = 0.0
+    """Sum of the losses of all steps, for the run's mean."""
+    logged_loss_sum: float = 0.0
+    """Sum of the losses since the last log row."""
+    logged_steps: int = 0
+    seconds: float = 0.0
+    """Training time so far, over all starts."""
+    fingerprint: str = ""
+    """Hash of the data and its order; resuming with other data is refused."""
+    total_steps: int = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save(
+    folder: Path,
+    position: Position,
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    schedule: LRScheduler,
+    runtime: Runtime,
+    write_model: Callable[[Path], None],
+) -> Path:
+    """Publish `folder`/checkpoint-STEP whole or not at all, on rank 0; returns its path on every rank.
+
+    `write_model(path)` writes the trained weights (and what makes the folder loadable elsewhere).  `optimizer` None
+    leaves optimizer and random states out: such a checkpoint cannot be resumed.
+    """
+    final = folder / f"checkpoint-{position.step}"
+    states = runtime.random_states()
+    with runtime.main_first() as is_main:
+        if is_main:
+            partial = files.folder_beside(final)
+            write_model(partial)
+            if optimizer is not None:
+                tensors, described = optimizer_state(optimizer, model)
+                save_file(tensors, partial / "optimizer.safetensors")
+                save_file(states, partial / "random.safetensors")
+                plan = {"optimizer": described, "schedule": _plain(schedule.state_dict())}
+                (partial / "optimizer.json").write_text(json.dumps(plan), encoding="utf-8")
+            (partial / POSITION).write_text(json.dumps(dataclasses.asdict(position), indent=1), encoding="utf-8")
+            checkpoints.write_manifest(partial)
+            files.publish_folder(partial, final)
+    return final
+
+
+def load(
+    checkpoint: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    runtime: Runtime,
+    read_model: Callable[[Path], None],
+) -> Position:
+    """Put back what `save` wrote.  The caller has checked the manifest.
+
+    Raises RunError when the checkpoint holds no optimizer.
+    """
+    if not (checkpoint / "optimizer.safetensors").exists():
+        raise RunError(f"{checkpoint}: saved with save_only_model, so no run can go on from it")
+    read_model(checkpoint)
+    plan = json.loads((checkpoint / "optimizer.json").read_text(encoding="utf-8"))
+    load_optimizer_state(optimizer, model, load_file(checkpoint / "optimizer.safetensors"), plan["optimizer"])
+    schedule.load_state_dict(plan["schedule"])
+    runtime.restore_random_states(load_file(checkpoint / "random.safetensors"))
+    return read_position(checkpoint)
+
+
+def read_position(checkpoint: Path) -> Position:
+    """The checkpoint's place in the run, read without loading a tensor."""
+    return Position(**json.loads((checkpoint / POSITION).read_text(encoding="utf-8")))
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """The schedule's state without its functions, which are rebuilt from the options."""
+    return {
+        key: value.tolist() if isinstance(value, torch.Tensor) else value
+        for key, value in state.items()
+        if key not in ("lr_lambdas",)
+    } | {"lr_lambdas": [None] * len(state.get("lr_lambdas", []))}
