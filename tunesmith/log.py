@@ -6,6 +6,7 @@ launcher only rank 0 speaks.
 
 import os
 import sys
+from collections.abc import Callable
 
 
 class TunesmithError(ValueError):
@@ -72,21 +73,25 @@ def warn(subject: str, text: str) -> None:
 
 def error(text: str) -> None:
     """Tell on standard error why the program stops; any rank may."""
-    print(text, file=sys.stderr, flush=True)
+    _print(text)
 
 
 def _tell(kind: str, subject: str, text: str) -> None:
     if is_speaker():
-        line = f"{kind}: {subject}: {text}"
-        print(line, file=sys.stderr, flush=True)
-        for listener in _listeners:
-            listener(line)
+        _print(f"{kind}: {subject}: {text}")
 
 
-_listeners: list = []
-"""Functions that also receive each note and warning (a run's own log file)."""
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+    for listener in _listeners:
+        listener(line)
 
 
-def listen(listener: object) -> None:
-    """Send a copy of every note and warning to `listener(line)`."""
+_listeners: list[Callable[[str], None]] = []
+"""Functions that also receive each note, warning and error (a run's own log file)."""
+
+
+def listen(listener: Callable[[str], None]) -> Callable[[], None]:
+    """Send a copy of every note, warning and error to `listener(line)`, until the function returned is called."""
     _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
