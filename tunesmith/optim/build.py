@@ -1,0 +1,84 @@
+"""Makes the optimizer that the options name.  Knows which arguments optimizers take; knows no particular model."""
+
+import inspect
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from tunesmith import catalog, log
+from tunesmith.config.optim import OptimConfig
+from tunesmith.log import OptionError
+from tunesmith.optim import groups
+
+WRITTEN_ELSEWHERE = {
+    "lr": "learning_rate",
+    "weight_decay": "weight_decay",
+    "betas": "adam_beta1 and adam_beta2",
+}
+"""Arguments of optimizers that have an option of their own."""
+
+COUPLED = {"ASGD", "Adadelta", "Adagrad", "Adamax", "RMSprop", "SGD"}
+"""Optimizers of torch that know weight decay only as an addition to the gradient."""
+
+
+def build(model: nn.Module, cfg: OptimConfig) -> Optimizer:
+    """The optimizer over every trained weight of `model`, in the groups of `groups.build`.
+
+    Raises OptionError for an unknown optimizer or argument, or a value it refuses.
+    """
+    cls = catalog.find("optimizer", cfg.optim)
+    accepted = inspect.signature(cls.__init__).parameters.keys() - {"self", "params"}
+    arguments = {**_from_options(model, cfg, accepted), **_checked(cfg, cls.__name__, accepted)}
+    param_groups = groups.build(model, cfg)
+    if "weight_decay" not in accepted:
+        _without_decay(param_groups, cfg, cls.__name__)
+    elif cfg.weight_decay and cls.__name__ in COUPLED:
+        log.note("weight_decay", f"{cls.__name__} adds it to the gradient (L2) instead of shrinking weights directly")
+    try:
+        return cls(param_groups, lr=cfg.learning_rate, **arguments)
+    except (TypeError, ValueError) as refusal:
+        raise OptionError(f"optim: {cfg.optim} refuses its arguments: {refusal}") from refusal
+
+
+def _from_options(model: nn.Module, cfg: OptimConfig, accepted: set[str]) -> dict[str, Any]:
+    """What our own options say to this optimizer."""
+    arguments: dict[str, Any] = {}
+    if "betas" in accepted:
+        # Only Adam's family: eps means something else, and has another default, in Adagrad, Adadelta or Adafactor.
+        arguments |= {"betas": (cfg.adam_beta1, cfg.adam_beta2), "eps": cfg.adam_epsilon}
+    if "decoupled_weight_decay" in accepted:
+        arguments["decoupled_weight_decay"] = True
+    if "fused" in accepted and _fused_here(model) and not {"foreach", "differentiable"} & cfg.optim_args.keys():
+        arguments["fused"] = True
+    return arguments
+
+
+def _fused_here(model: nn.Module) -> bool:
+    """Whether to take torch's one-kernel step: on the CPU it is several times as fast as a loop over weights."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return all(p.is_floating_point() and p.device.type == "cpu" for p in trained)
+
+
+def _checked(cfg: OptimConfig, optimizer: str, accepted: set[str]) -> dict[str, Any]:
+    """`optim_args`, with lists made tuples, once every name is one that the optimizer takes."""
+    problems = []
+    for name in cfg.optim_args:
+        if name in WRITTEN_ELSEWHERE:
+            problems.append(f"optim_args: {name} is written as the option {WRITTEN_ELSEWHERE[name]}")
+        elif name == "eps" and "betas" in accepted:
+            problems.append("optim_args: eps is written as the option adam_epsilon")
+        elif name not in accepted:
+            own = sorted(accepted - WRITTEN_ELSEWHERE.keys())
+            hint = catalog.did_you_mean(name, own)
+            problems.append(f"optim_args: {optimizer} has no argument '{name}'{hint}; it takes {', '.join(own)}")
+    if problems:
+        raise OptionError(*problems)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in cfg.optim_args.items()}
+
+
+def _without_decay(param_groups: list[dict[str, Any]], cfg: OptimConfig, optimizer: str) -> None:
+    if cfg.weight_decay:
+        log.warn("weight_decay", f"{optimizer} has none; the option has no effect")
+    for group in param_groups:
+        del group["weight_decay"]

@@ -1,0 +1,82 @@
+"""Makes the course of the learning rate that the options name.  The formulas are Transformers'; knows no optimizer."""
+
+import inspect
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+from transformers.trainer_utils import SchedulerType
+
+from tunesmith import catalog, log
+from tunesmith.config.optim import OptimConfig
+from tunesmith.log import OptionError
+
+NOT_BUILT = {
+    SchedulerType.REDUCE_ON_PLATEAU: "it follows the evaluation loss and is not built yet",
+    SchedulerType.GREEDY: "it follows the loss of each step and is not built yet",
+}
+WITHOUT_WARMUP = {SchedulerType.CONSTANT}
+NEEDS: dict[SchedulerType, tuple[tuple[str, ...], ...]] = {
+    SchedulerType.COSINE_WITH_MIN_LR: (("min_lr", "min_lr_rate"),),
+    SchedulerType.COSINE_WARMUP_WITH_MIN_LR: (("min_lr", "min_lr_rate"),),
+    SchedulerType.WARMUP_STABLE_DECAY: (("num_decay_steps",),),
+}
+"""Arguments a schedule cannot do without; one of each inner tuple must be written."""
+
+OURS = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+"""Arguments of Transformers' functions that come from elsewhere than `lr_scheduler_kwargs`."""
+
+
+def build(optimizer: Optimizer, cfg: OptimConfig, total_steps: int) -> LRScheduler:
+    """The schedule for a run of `total_steps` optimizer steps.  Call its `step()` once after each optimizer step; what
+    its `state_dict()` holds can be written as JSON.
+
+    Raises OptionError for an unknown schedule or argument, one that is missing, or a value it refuses.
+    """
+    name = find(cfg.lr_scheduler_type)
+    _check_arguments(name, cfg)
+    warmup = warmup_steps(cfg.warmup_steps, total_steps)
+    if warmup and name in WITHOUT_WARMUP:
+        log.warn("warmup_steps", f"the schedule {name.value} has no warmup; write constant_with_warmup to have one")
+    elif warmup >= total_steps:
+        log.warn("warmup_steps", f"{warmup} steps of warmup in a run of {total_steps}: the peak is never passed")
+    try:
+        return get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=warmup,
+            num_training_steps=total_steps,
+            scheduler_specific_kwargs=dict(cfg.lr_scheduler_kwargs),
+        )
+    except (TypeError, ValueError) as refusal:
+        raise OptionError(f"lr_scheduler_kwargs: {name.value} refuses its arguments: {refusal}") from refusal
+
+
+def find(written: str) -> SchedulerType:
+    """The schedule of that name, whatever its case.  Raises OptionError with the list of names."""
+    name = SchedulerType(catalog.check("schedule", written))
+    if name in NOT_BUILT:
+        raise OptionError(f"lr_scheduler_type: {name.value}: {NOT_BUILT[name]}")
+    return name
+
+
+def warmup_steps(written: float, total_steps: int) -> int:
+    """Steps of warmup: a number below 1 is a fraction of the run, rounded up as Transformers does."""
+    return math.ceil(written * total_steps) if written < 1 else int(written)
+
+
+def _check_arguments(name: SchedulerType, cfg: OptimConfig) -> None:
+    signature = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[name])
+    accepted = sorted(signature.parameters.keys() - OURS)
+    problems = []
+    for argument in cfg.lr_scheduler_kwargs:
+        if argument not in accepted:
+            hint = catalog.did_you_mean(argument, accepted)
+            takes = ", ".join(accepted) or "none"
+            problems.append(f"lr_scheduler_kwargs: {name.value} has no argument '{argument}'{hint}; it takes {takes}")
+    for choice in NEEDS.get(name, ()):
+        if not cfg.lr_scheduler_kwargs.keys() & set(choice):
+            problems.append(f"lr_scheduler_kwargs: the schedule {name.value} needs {' or '.join(choice)}")
+    if problems:
+        raise OptionError(*problems)
