@@ -1,0 +1,147 @@
+"""Which model, adapters and chat format to answer with, from options and a run's folder.  Reads no weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tunesmith.config.schema import Config, fields
+from tunesmith.jobs.folder import CONFIG
+from tunesmith.log import ModelError, OptionError
+
+ADAPTER = "adapter_config.json"
+"""The file that makes a folder an adapter's."""
+
+REMEMBERED = (
+    "template",
+    "template_args",
+    "default_system",
+    "tool_format",
+    "enable_thinking",
+    "thinking",
+    "allow_special_tokens",
+    "model_revision",
+    "cache_dir",
+    "use_modelscope",
+    "rope_scaling",
+    "resize_vocab",
+    "add_tokens",
+    "add_special_tokens",
+)
+"""Options that a run's folder decides unless they are written: a model answers best in the form it was trained in.
+`trust_remote_code` is not among them: a folder must not be able to allow its own code."""
+
+
+def settle(cfg: Config, origins: Mapping[str, str], place: str | None) -> Config:
+    """The config with model, adapters and chat format filled in.
+
+    `place` is the folder or name the user wrote without an option: a model, a run's folder or a checkpoint in it.
+    `origins` names the options that were written (those with another origin than `default`); they win over the run's.
+    """
+    written = {name for name, origin in origins.items() if origin != "default"}
+    if place is None:
+        return _from_options(cfg, written)
+    folder = Path(place).expanduser()
+    if (folder / ADAPTER).is_file():
+        return _from_adapter(cfg, written, folder)
+    if "model_name_or_path" in written and cfg.model.model_name_or_path != place:
+        raise OptionError(
+            f"model_name_or_path: both {place} and {cfg.model.model_name_or_path} are given; the second is only for the "
+            "base of an adapter's folder"
+        )
+    if not folder.is_dir() and _means_a_path(place):
+        raise OptionError(f"there is no model folder {place}")
+    cfg = _replace(cfg, {"model_name_or_path": place})
+    return _from_options(cfg, written)
+
+
+def _from_options(cfg: Config, written: set[str]) -> Config:
+    """The model and adapters are named; only the chat format may have to be looked up."""
+    if not cfg.model.model_name_or_path:
+        if not cfg.model.adapter_name_or_path:
+            raise OptionError("model_name_or_path: say which model to talk to, such as `tunesmith chat saves/my-run`")
+        *earlier, last = cfg.model.adapter_name_or_path
+        if not (Path(last).expanduser() / ADAPTER).is_file():
+            raise OptionError(f"adapter_name_or_path: {last} is no adapter's folder: it has no {ADAPTER}")
+        cfg = _from_adapter(cfg, written - {"adapter_name_or_path"}, Path(last).expanduser())
+        return _replace(cfg, {"adapter_name_or_path": [*earlier, last]}) if earlier else cfg
+    places = [*cfg.model.adapter_name_or_path, cfg.model.model_name_or_path]
+    runs = (run_options(Path(name).expanduser()) for name in (*reversed(places[:-1]), places[-1]))
+    return _remember(cfg, written, next((run for run in runs if run), {}))
+
+
+def _from_adapter(cfg: Config, written: set[str], folder: Path) -> Config:
+    """A run's folder by itself: its base and the adapters merged into that come from what the run wrote down."""
+    if "adapter_name_or_path" in written:
+        raise OptionError(
+            f"adapter_name_or_path: {folder} is an adapter itself; name the base model first, then all adapters here"
+        )
+    run = run_options(folder)
+    base = cfg.model.model_name_or_path if "model_name_or_path" in written else _base(folder, run)
+    earlier = [str(name) for name in run.get("adapter_name_or_path", [])]
+    if not run.get("create_new_adapter"):
+        earlier = earlier[:-1]  # the last one was trained on and is this adapter now
+    cfg = _replace(cfg, {"model_name_or_path": base, "adapter_name_or_path": [*earlier, str(folder)]})
+    return _remember(cfg, written, run or run_options(Path(base).expanduser()))
+
+
+def _base(folder: Path, run: Mapping[str, Any]) -> str:
+    base = run.get("model_name_or_path") or _read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{folder / ADAPTER} does not say which model it belongs to; give --model_name_or_path")
+    if _means_a_path(base) and not Path(base).expanduser().is_dir():
+        raise OptionError(
+            f"model_name_or_path: {folder} was trained on {base}, which is not there (any more); say where that model "
+            "is with --model_name_or_path"
+        )
+    return str(base)
+
+
+def run_options(folder: Path) -> dict[str, Any]:
+    """Every option of the run that wrote `folder` (or, for a checkpoint, the folder around it); {} if no run did."""
+    around = folder.parent if folder.name.startswith("checkpoint-") else folder
+    path = next((place / CONFIG for place in (folder, around) if (place / CONFIG).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        options = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, YAMLError) as problem:
+        raise ModelError(f"{path} can't be read: {problem}") from problem
+    if not isinstance(options, dict):
+        raise ModelError(f"{path} is not a list of options")
+    return options
+
+
+def _remember(cfg: Config, written: set[str], run: Mapping[str, Any]) -> Config:
+    return _replace(cfg, {name: run[name] for name in REMEMBERED if name in run and name not in written})
+
+
+def _replace(cfg: Config, values: Mapping[str, Any]) -> Config:
+    """`cfg` with other values, by their flat names, checked like any option."""
+    changed = {}
+    for section in {fields()[name][0] for name in values}:
+        before = cfg.model_dump()[section]
+        after = {name: value for name, value in values.items() if fields()[name][0] == section}
+        changed[section] = before | after
+    try:
+        return Config.model_validate(cfg.model_dump() | changed)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        raise ModelError(f"the run's {CONFIG}: {first['loc'][-1]}: {first['msg']}") from problem
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise ModelError(f"{path} can't be read: {problem}") from problem
+    return content if isinstance(content, dict) else {}
+
+
+def _means_a_path(name: str) -> bool:
+    """True for what can't be a hub name: absolute, relative by dots, home, or deeper than owner/name."""
+    return name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1
