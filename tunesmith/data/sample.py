@@ -1,11 +1,15 @@
 """What the loop eats: one encoded row, many of them, and a batch.  Knows tokens; knows no template and no file."""
 
+from __future__ import annotations  # so that processes which only encode never import torch
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from tunesmith.losses.lm import IGNORED, trained_tokens
 

@@ -1,0 +1,27 @@
+"""Samples -> Batch, padded on the right.  Knows tensors; knows no order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tunesmith.data.sample import IGNORED, Batch, Sample
+
+
+def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple_of: int = 1) -> Batch:
+    """A micro-batch of `samples`, whose numbers are `rows`: tensors [rows, tokens] as long as the longest sample,
+    rounded up to `multiple_of` tokens."""
+    longest = max(len(sample.input_ids) for sample in samples)
+    width = -(-longest // multiple_of) * multiple_of
+    shape = (len(samples), width)
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for place, sample in enumerate(samples):
+        tokens = len(sample.input_ids)
+        ids[place, :tokens] = sample.input_ids
+        labels[place, :tokens] = sample.labels
+        mask[place, :tokens] = 1
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    tensors = (torch.from_numpy(array) for array in (ids, labels, mask, positions))
+    return Batch(*tensors, rows=tuple(rows))

@@ -1,0 +1,205 @@
+"""Conversations -> ids and which of them are trained, from the template's spans.  Knows roles and the options of the
+mask and of the length; knows no file."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunesmith import log
+from tunesmith.config.data import DataConfig
+from tunesmith.data.cut import Exact, shorten
+from tunesmith.data.vocabulary import FIXED, Run, Vocabulary
+from tunesmith.log import DataError, OptionError
+from tunesmith.templates.conversation import ChatFormat, Conversation, Message, Piece, Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANSWERING = ("assistant", "function")
+_CONTROL_LIKE = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:start|end)_of_\w+>")
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Encoded rows one after another.  `ids`: int32 [tokens]; `trained`: bool [tokens]; `lengths`: int64 [rows]."""
+
+    ids: np.ndarray
+    trained: np.ndarray
+    lengths: np.ndarray
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of one row, and which are trained."""
+        end = int(self.lengths[: index + 1].sum())
+        place = slice(end - int(self.lengths[index]), end)
+        return self.ids[place], self.trained[place]
+
+
+class Encoder:
+    """Encodes by one tokenizer, one chat format and the options of the data.  Travels to worker processes."""
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase | Vocabulary", chat_format: ChatFormat | None, cfg: DataConfig
+    ):
+        self.chat_format, self.cfg = chat_format, cfg
+        stop_words = chat_format.stop_words if chat_format else ()
+        self.vocabulary = (
+            tokenizer
+            if isinstance(tokenizer, Vocabulary)
+            else Vocabulary.of(tokenizer, stop_words, allow_special_tokens=cfg.allow_special_tokens)
+        )
+
+    def encode(self, conversations: Sequence[Conversation]) -> "Outcome":
+        """Encode conversations, each within `cutoff_len` tokens or dropped.  Raises DataError for a long one when
+        `overflow` is `error`."""
+        assert self.chat_format is not None, "conversations need a chat format"
+        rows, kept, outcome = [], [], Outcome([], [], [], [])
+        for index, conversation in enumerate(conversations):
+            try:
+                spans = self.chat_format.render(conversation)
+            except DataError as reason:
+                outcome.dropped.append((index, _reason(reason, conversation.where)))
+                continue
+            rows.append(spans)
+            kept.append(index)
+        learned = [self.learned(spans, conversations[index]) for index, spans in zip(kept, rows, strict=True)]
+        encoded = self.encode_many(rows, learned)
+        ends = np.cumsum(encoded.lengths)
+        for place, index in enumerate(kept):
+            row = slice(int(ends[place] - encoded.lengths[place]), int(ends[place]))
+            self._keep(outcome, index, encoded.ids[row], encoded.trained[row], conversations[index])
+        return outcome
+
+    def _keep(
+        self, outcome: "Outcome", index: int, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
+    ) -> None:
+        """Add a row to the outcome, shortened or dropped if it is too long."""
+        limit, tokens = self.cfg.cutoff_len, len(ids)
+        if tokens > limit:
+            if self.cfg.overflow == "error":
+                raise DataError(f"{conversation.where}: has {tokens} tokens, over cutoff_len {limit} (overflow: error)")
+            shorter = self.cfg.overflow == "truncate"
+            shortened = shorten(conversation, limit, self.spell_exactly) if shorter else None
+            if shortened is None:
+                why = "longer than cutoff_len" if self.cfg.overflow == "drop" else "no answer left within cutoff_len"
+                outcome.dropped.append((index, why))
+                return
+            outcome.cut.append((index, tokens))
+            ids, trained = shortened
+        if not trained[1:].any():
+            outcome.dropped.append((index, "no token to train"))
+            return
+        outcome.rows.append((ids, trained))
+        outcome.kept.append(index)
+
+    def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[bool]] | None = None) -> Encoded:
+        """Ids of rows of spans, all at once.  Each span is spelled by itself, so that what is trained on begins with
+        exactly what is asked when generating.  `learned` replaces the spans' own word on what is trained."""
+        runs, starts, trained = list[Run](), list[bool](), list[bool]()
+        ends = []
+        for number, spans in enumerate(rows):
+            start = True
+            for place, span in enumerate(spans):
+                for run in self.vocabulary.runs(span.pieces):
+                    runs.append(run)
+                    starts.append(start)
+                    trained.append(span.learned if learned is None else learned[number][place])
+                    start = start and run[0].kind == "token" and not self.vocabulary.token(run[0].text)
+            ends.append(len(runs))
+        ids, lengths = self.vocabulary.spell_runs(runs, starts)
+        total = np.concatenate([[0], np.cumsum(lengths)])
+        return Encoded(ids, np.repeat(np.array(trained, dtype=bool), lengths), np.diff(total[[0, *ends]]))
+
+    def spell_exactly(self, conversation: Conversation) -> Exact:
+        """A conversation's tokens with the origin of each."""
+        assert self.chat_format is not None
+        spans = self.chat_format.render(conversation)
+        ids, trained, answer, origins = list[int](), list[bool](), list[bool](), list[int]()
+        characters = 0
+        for span, own in zip(spans, self.learned(spans, conversation), strict=True):
+            for run in self.vocabulary.runs(span.pieces):
+                spelled = self.vocabulary.spell_exactly(run, start=not ids)
+                ids += spelled.ids
+                trained += [own] * len(spelled.ids)
+                answer += [span.learned] * len(spelled.ids)
+                origins += [characters + origin if origin != FIXED else FIXED for origin in spelled.origins]
+                characters += sum(len(piece.text) for piece in run)
+        return Exact(
+            np.array(ids, np.int32), np.array(trained, bool), np.array(answer, bool), np.array(origins, np.int64)
+        )
+
+    def encode_prompt(self, spans: Sequence[Span]) -> list[int]:
+        """Ids of a prompt, exactly those that training puts before the answer."""
+        return [int(id) for id in self.encode_many([spans]).ids]
+
+    def encode_texts(self, texts: Sequence[str]) -> Encoded:
+        """Plain texts, each before the tokenizer's eos, and behind its bos where it writes one by itself; every token is
+        trained."""
+        bos = (Piece("bos", "token"),) if self.vocabulary.writes_bos else ()
+        rows = [(*bos, Piece(text, "data"), Piece("eos", "token")) for text in texts]
+        return self.encode_many([[Span(each, learned=True, role="assistant")] for each in rows])
+
+    def learned(self, spans: Sequence[Span], conversation: Conversation) -> list[bool]:
+        """Which spans are trained: what the template says, narrowed or widened by the options and by the messages."""
+        cfg = self.cfg
+        learned = [
+            cfg.train_on_prompt
+            or (span.learned and span.role in cfg.train_roles)
+            or (span.role in cfg.train_roles and span.role not in ANSWERING)
+            for span in spans
+        ]
+        messages = conversation.messages
+        if any(message.loss is not None for message in messages):
+            learned = [_override(messages, span, own) for span, own in zip(spans, learned, strict=True)]
+        if cfg.mask_history:
+            last = max((span.message for span, own in zip(spans, learned, strict=True) if own), default=-1)
+            learned = [own and span.message == last for span, own in zip(spans, learned, strict=True)]
+        return learned
+
+    def check_format(self, conversation: Conversation) -> None:
+        """Tell once which of the template's control tokens the vocabulary lacks, as seen in one conversation.  Raises
+        OptionError when a turn's end is among them."""
+        assert self.chat_format is not None
+        missing = dict[str, None]()
+        for span in self.chat_format.render(conversation):
+            text = "".join(piece.text for piece in span.pieces if piece.kind == "control")
+            for word in [*_CONTROL_LIKE.findall(text), *(w for w in self.chat_format.stop_words if w in text)]:
+                if word not in missing and not self.vocabulary.has(word):
+                    if span.learned and word in self.chat_format.stop_words:
+                        raise OptionError(
+                            f"template: {self.chat_format.name} ends turns with {word}, for which the tokenizer has no "
+                            f"token; add it with add_special_tokens, or choose the template the model was made for"
+                        )
+                    missing[word] = None
+        if missing:
+            log.warn(
+                "template",
+                f"{self.chat_format.name}: the tokenizer has no token for {', '.join(missing)}; spelled as plain text",
+            )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of conversations, by their place in the list."""
+
+    rows: list[tuple[np.ndarray, np.ndarray]]
+    """Ids and which are trained, of each kept one."""
+    kept: list[int]
+    dropped: list[tuple[int, str]]
+    """Place and reason."""
+    cut: list[tuple[int, int]]
+    """Place, and tokens before it was shortened."""
+
+
+def _override(messages: Sequence[Message], span: Span, learned: bool) -> bool:
+    loss = messages[span.message].loss if span.message >= 0 else None
+    if loss is None:
+        return learned
+    return bool(loss) and (span.learned or span.role not in ANSWERING)
+
+
+def _reason(error: DataError, where: str) -> str:
+    """What a template found wrong, without the row and its particulars."""
+    return str(error).removeprefix(f"{where}: ").split(":")[0]

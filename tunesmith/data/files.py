@@ -1,0 +1,322 @@
+"""Data files -> rows: json, jsonl, csv, tsv, parquet, arrow and txt, plain or compressed, local or remote.  Knows bytes
+and lines; knows no dataset's name and no column's meaning."""
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from tunesmith.log import DataError, MissingExtra, OptionError
+
+Values = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One row of a file.  `number` counts the file's rows from 1."""
+
+    values: Values
+    file: str
+    number: int
+
+    @property
+    def where(self) -> str:
+        """File and row, for messages."""
+        return f"{self.file} row {self.number}"
+
+
+CHUNK_BYTES = 1 << 20
+_NO_FILE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_BLANK = re.compile(r"[ \t\r\n]*")
+_NAMES = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", bool: "a truth value"}
+
+
+def is_data_file(name: str) -> bool:
+    """Whether a file's name ends as one that `read_rows` reads."""
+    stem, packed = _unpacked(name)
+    return packed == ".zip" or _suffix(stem) in _READERS
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names another file system, such as `s3://bucket/rows.jsonl`."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path) is not None
+
+
+def read_rows(path: str) -> Iterator[Row]:
+    """The rows of one file, read as they are asked for.  Raises DataError naming file, line and reason, OptionError
+    for a kind of file that is not known."""
+    name = path.rsplit("/", 1)[-1] if is_remote(path) else Path(path).name
+    if not is_data_file(name):
+        raise OptionError(
+            f"{path}: unknown kind of file; known are {', '.join(_READERS)}, also as {', '.join(_OPENERS)}"
+        )
+    try:
+        number = 0
+        for stream, member in _streams(path, name):
+            with stream:
+                for values in _READERS[_suffix(_unpacked(member)[0])](stream, path):
+                    number += 1
+                    if not isinstance(values, dict):
+                        kind = _NAMES.get(type(values), "null")
+                        raise DataError(f"{path}: row {number} is {kind}, not an object with columns")
+                    yield Row(values, name, number)
+    except _NO_FILE as reason:
+        raise DataError(f"{path}: cannot be read: {reason}") from reason
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _unpacked(name: str) -> tuple[str, str]:
+    """A file's name without the suffix of its compression, and that suffix or ''."""
+    suffix = _suffix(name)
+    return (name[: -len(suffix)], suffix) if suffix in _OPENERS else (name, "")
+
+
+def _streams(path: str, name: str) -> Iterator[tuple[IO[bytes], str]]:
+    """The byte streams inside a file and their names: one, or each member of a zip archive."""
+    packed = _unpacked(name)[1]
+    if packed != ".zip":
+        yield _OPENERS[packed](_open(path)) if packed else _open(path), name
+        return
+    with _open(path) as raw, zipfile.ZipFile(raw) as archive:
+        members = [m for m in sorted(archive.namelist()) if _suffix(_unpacked(m)[0]) in _READERS]
+        if not members:
+            raise DataError(f"{path}: holds no data file")
+        for member in members:
+            stream: IO[bytes] = archive.open(member)
+            packed = _unpacked(member)[1]
+            yield _OPENERS[packed](stream) if packed else stream, member
+
+
+def _open(path: str) -> IO[bytes]:
+    if not is_remote(path):
+        return open(path, "rb")
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        return fsspec.open(path, "rb").open()
+    except ImportError as reason:
+        raise MissingExtra(f"{path}: {reason}") from reason
+
+
+def _open_zstd(stream: IO[bytes]) -> IO[bytes]:
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(stream), "zstd"))
+
+
+_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _open_zstd,
+    ".zip": lambda stream: stream,
+}
+
+
+def _lines(stream: IO[bytes], path: str) -> Iterator[str]:
+    """A file's lines with their ends, without a byte order mark."""
+    for number, line in enumerate(stream, start=1):
+        if number == 1:
+            _refuse_utf16(line, path)
+            line = line.removeprefix(codecs.BOM_UTF8)
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as reason:
+            raise _not_utf8(path, number, line, reason.start) from reason
+
+
+def _refuse_utf16(start: bytes, path: str) -> None:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start[:4]:
+        raise DataError(f"{path}: is written in utf-16; write it anew in UTF-8: iconv -f utf-16 -t utf-8")
+
+
+def _not_utf8(path: str, line: int, text: bytes, at: int) -> DataError:
+    """The error for bytes that are no UTF-8, with a guess at what they are: two-byte Chinese decodes to Chinese."""
+    try:
+        chinese = re.search(r"[一-鿿]{2}", text.decode("gb18030"))
+    except UnicodeDecodeError:
+        chinese = None
+    guess = "; it looks like gbk; write it anew in UTF-8: iconv -f gbk -t utf-8" if chinese else ""
+    return DataError(f"{path}: line {line} is not UTF-8 (byte 0x{text[at]:02x}){guess}")
+
+
+def _read_jsonl(stream: IO[bytes], path: str) -> Iterator[Any]:
+    for number, line in enumerate(_lines(stream, path), start=1):
+        if line.isspace():
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as reason:
+            raise DataError(f"{path}: line {number} column {reason.colno}: {reason.msg}") from reason
+
+
+def _read_txt(stream: IO[bytes], path: str) -> Iterator[Any]:
+    for line in _lines(stream, path):
+        if not line.isspace():
+            yield {"text": line.rstrip("\r\n")}
+
+
+def _read_csv(stream: IO[bytes], path: str, delimiter: str = ",") -> Iterator[Any]:
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(_lines(stream, path), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        for cells in reader:
+            if not cells:
+                continue
+            if header is None or len(cells) != len(header):
+                expected = len(header or ())
+                raise DataError(f"{path}: line {reader.line_num} has {len(cells)} cells, the first line {expected}")
+            yield dict(zip(header, cells, strict=True))
+    except csv.Error as reason:
+        raise DataError(f"{path}: line {reader.line_num}: {reason}") from reason
+
+
+def _read_tsv(stream: IO[bytes], path: str) -> Iterator[Any]:
+    return _read_csv(stream, path, delimiter="\t")
+
+
+def _read_parquet(stream: IO[bytes], path: str) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        source = stream if stream.seekable() else io.BytesIO(stream.read())
+        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as reason:
+        raise DataError(f"{path}: is not a whole parquet file: {reason}") from reason
+
+
+def _read_arrow(stream: IO[bytes], path: str) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        source = stream if stream.seekable() else io.BytesIO(stream.read())
+        whole = source.read(6) == b"ARROW1"  # otherwise the streaming form, which `datasets` writes
+        source.seek(0)
+        if whole:
+            file = pyarrow.ipc.open_file(source)
+            batches: Any = map(file.get_batch, range(file.num_record_batches))
+        else:
+            batches = pyarrow.ipc.open_stream(source)
+        for batch in batches:
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid as reason:
+        raise DataError(f"{path}: is not a whole arrow file: {reason}") from reason
+
+
+def _read_json(stream: IO[bytes], path: str) -> Iterator[Any]:
+    """Objects in a list, or one after another (JSON lines in a .json file)."""
+    text = _Window(stream, path)
+    opening = text.peek()
+    if opening != "[":
+        while text.peek():
+            yield text.value()
+        return
+    text.take()
+    if text.peek() == "]":
+        text.take()
+    else:
+        separator = ","
+        while separator == ",":
+            if text.peek() == "":
+                raise text.error("the file ends inside the list")
+            yield text.value()
+            separator = text.peek()
+            if separator not in (",", "]"):
+                raise text.error(
+                    "Expecting ',' or ']' after an object" if separator else "the file ends inside the list"
+                )
+            text.take()
+    if text.peek():
+        raise text.error("there is more after the list's end")
+
+
+class _Window:
+    """A window of text that slides over a JSON file, so that memory does not grow with the file."""
+
+    def __init__(self, stream: IO[bytes], path: str):
+        self.stream, self.path = stream, path
+        self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self.scan = json.JSONDecoder().raw_decode
+        self.text, self.at, self.ended = "", 0, False
+        self.lines_before, self.columns_before = 0, 0
+
+    def peek(self) -> str:
+        """The next character that is not blank, or '' at the file's end."""
+        while True:
+            match = _BLANK.match(self.text, self.at)
+            assert match is not None
+            self.at = match.end()
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self._more():
+                return ""
+
+    def take(self) -> None:
+        """Step over the character that `peek` gave."""
+        self.at += 1
+
+    def value(self) -> Any:
+        """The value that starts at the window's place."""
+        while True:
+            try:
+                value, self.at = self.scan(self.text, self.at)
+                return value
+            except json.JSONDecodeError as reason:
+                # Only a value that runs into the window's end may be whole in a larger window.
+                cut = reason.msg.startswith("Unterminated string") or reason.pos >= len(self.text) - 8
+                if not (cut and self._more()):
+                    raise self.error(reason.msg, reason.pos) from reason
+
+    def error(self, reason: str, at: int | None = None) -> DataError:
+        """The error for what stands at a place of the window, with its line and column in the file."""
+        at = self.at if at is None else at
+        line = self.lines_before + self.text.count("\n", 0, at) + 1
+        start = self.text.rfind("\n", 0, at)
+        column = at - start if start >= 0 else self.columns_before + at + 1
+        return DataError(f"{self.path}: line {line} column {column}: {reason}")
+
+    def _more(self) -> bool:
+        """Read on, forgetting what was taken.  False at the file's end."""
+        if self.ended:
+            return False
+        chunk = self.stream.read(max(CHUNK_BYTES, len(self.text) - self.at))
+        if self.lines_before == 0 and not self.text:
+            _refuse_utf16(chunk[:4], self.path)
+        try:
+            fresh = self.decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as reason:
+            before, after = reason.object[: reason.start], reason.object[reason.start :]
+            line = self.lines_before + self.text.count("\n") + before.count(b"\n") + 1
+            start = before.rsplit(b"\n", 1)[-1]
+            raise _not_utf8(self.path, line, start + after.split(b"\n", 1)[0], len(start)) from reason
+        self.ended = not chunk
+        newline = self.text.rfind("\n", 0, self.at)
+        self.columns_before = self.at - newline - 1 if newline >= 0 else self.columns_before + self.at
+        self.lines_before += self.text.count("\n", 0, self.at)
+        self.text, self.at = self.text[self.at :] + fresh, 0
+        return not self.ended or bool(fresh)
+
+
+_READERS: dict[str, Callable[[IO[bytes], str], Iterator[Any]]] = {
+    ".json": _read_json,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".txt": _read_txt,
+}

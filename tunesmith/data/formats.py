@@ -1,0 +1,269 @@
+"""Rows -> conversations: alpaca, sharegpt, openai messages, plain text.  Knows columns and roles; knows no template and
+no token."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.data.files import Row, Values
+from tunesmith.data.sources import Columns, Shape, Tags
+from tunesmith.templates.conversation import Conversation, Message, Role
+
+_ASKING, _ANSWERING = ("user", "observation"), ("assistant", "function")
+_PLACEHOLDER = re.compile(r"\{\{(name|author)\}\}")
+_Turn = tuple[Role, str, bool | float | None]
+
+
+class Unusable(Exception):
+    """A row that cannot become a conversation; says why, without what is particular to the row."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Turns the rows of one dataset into conversations or texts.  `unfilled` collects placeholders without a value."""
+
+    shape: Shape
+    placeholders: Mapping[str, Any] = field(default_factory=dict)
+    unfilled: set[str] = field(default_factory=set)
+
+    def conversation(self, row: Row) -> Conversation:
+        """The row as a conversation that ends with an answer.  Raises Unusable."""
+        columns, values = self.shape.columns, row.values
+        turns, told = _SHAPES[self.shape.formatting](values, columns, self.shape.tags)
+        system = told or _text_or_none(values, columns.system)
+        messages = tuple(Message(role, self.fill(content), loss) for role, content, loss in turns)
+        _check_order(messages)
+        return Conversation(messages, self.fill(system) if system else None, _tools(values, columns), row.where)
+
+    def text(self, row: Row) -> str:
+        """All that the row says, as one text to train on.  Raises Unusable."""
+        columns, values = self.shape.columns, row.values
+        text = "\n".join(_texts(values, columns, self.shape))
+        if not text.strip():
+            raise Unusable("empty text")
+        return self.fill(text)
+
+    def fill(self, text: str) -> str:
+        """The text with the values of `placeholders` in it; other braces stay."""
+        if "{{" in text:
+            for key, value in self.placeholders.items():
+                text = text.replace(f"{{{{{key}}}}}", str(value))
+            self.unfilled.update(_PLACEHOLDER.findall(text))
+        return text
+
+
+def _alpaca(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    turns: list[_Turn] = []
+    for pair in _listed(values.get(columns.history) if columns.history else None, columns.history):
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise Unusable(f"'{columns.history}' is not a list of pairs")
+        turns += [
+            ("user", _plain(pair[0], columns.history), None),
+            ("assistant", _plain(pair[1], columns.history), None),
+        ]
+    question = [_text_or_none(values, column) for column in (columns.prompt, columns.query)]
+    answer = _require(values, columns.response)
+    asked = "\n".join(part for part in question if part)
+    if not asked and columns.prompt and columns.prompt not in values:
+        raise Unusable(f"no column '{columns.prompt}'")
+    turns += [("user", asked, None), ("assistant", _plain(answer, columns.response), None)]
+    return turns, ""
+
+
+def _sharegpt(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    roles: dict[Any, Role] = {
+        tags.user_tag: "user",
+        tags.assistant_tag: "assistant",
+        tags.observation_tag: "observation",
+        tags.function_tag: "function",
+        tags.system_tag: "system",
+    }
+    turns: list[_Turn] = []
+    for message in _messages(values, columns):
+        if tags.role_tag not in message or tags.content_tag not in message:
+            raise Unusable(f"a message without '{tags.role_tag}' or '{tags.content_tag}'")
+        role = roles.get(message[tags.role_tag])
+        if role is None:
+            raise Unusable(f"unknown role {message[tags.role_tag]!r}")
+        turns.append((role, _plain(message[tags.content_tag], tags.content_tag), _loss(message)))
+    return _without_system(turns)
+
+
+def _openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    roles: dict[Any, Role] = {
+        tags.user_tag: "user",
+        tags.assistant_tag: "assistant",
+        tags.observation_tag: "observation",
+        tags.function_tag: "function",
+        tags.system_tag: "system",
+        "developer": "system",
+        "tool": "observation",
+        "function": "observation",
+    }
+    turns: list[_Turn] = []
+    for message in _messages(values, columns):
+        role = roles.get(message.get(tags.role_tag))
+        if role is None:
+            raise Unusable(f"unknown role {message.get(tags.role_tag)!r}")
+        content = _parts(message.get(tags.content_tag), tags.content_tag)
+        if role == "assistant":
+            thought = message.get("reasoning_content") or message.get("reasoning")
+            content = f"<think>\n{thought}\n</think>\n\n{content or ''}" if thought else content
+            calls = _calls(message)
+            if calls:
+                role, content = (
+                    "function",
+                    f"{content}\n{calls}" if content and not thought else f"{content or ''}{calls}",
+                )
+        if content is None:
+            raise Unusable(f"null in '{tags.content_tag}'")
+        turns.append((role, content, _loss(message)))
+    return _without_system(turns)
+
+
+def _text(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    raise Unusable("plain text, which only the stage pt trains on")
+
+
+_SHAPES: dict[str, Callable[[Values, Columns, Tags], tuple[list[_Turn], str]]] = {
+    "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+    "openai": _openai,
+    "text": _text,
+}
+
+
+def _calls(message: Values) -> str:
+    """The tool calls of an assistant's message as JSON: one object, or a list of several; '' without calls."""
+    written = message.get("tool_calls") or (
+        [{"function": message["function_call"]}] if message.get("function_call") else []
+    )
+    calls = []
+    for each in written:
+        call = each.get("function", each) if isinstance(each, dict) else None
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            raise Unusable("a tool call without a name")
+        arguments = call.get("arguments", {})
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except json.JSONDecodeError as reason:
+                raise Unusable("a tool call whose arguments are not JSON") from reason
+        calls.append({"name": call["name"], "arguments": arguments})
+    if not calls:
+        return ""
+    return json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
+
+
+def _without_system(turns: list[_Turn]) -> tuple[list[_Turn], str]:
+    """The turns after the leading system messages, and what those say."""
+    start = next((index for index, turn in enumerate(turns) if turn[0] != "system"), len(turns))
+    if any(turn[0] == "system" for turn in turns[start:]):
+        raise Unusable("a system message after the first turn")
+    return turns[start:], "\n".join(turn[1] for turn in turns[:start])
+
+
+def _check_order(messages: Sequence[Message]) -> None:
+    """Raise Unusable unless questions and answers take turns, the last is an answer, and none is empty.  Results of
+    parallel calls may follow one another."""
+    if not messages:
+        raise Unusable("no messages")
+    asked = False
+    for message in messages:
+        asking = message.role in _ASKING
+        if asking and asked and message.role != "observation":
+            raise Unusable("two questions without an answer between them")
+        if not asking and not asked:
+            raise Unusable("an answer without a question before it")
+        if not message.content.strip() and message.role != "observation":
+            raise Unusable("empty answer" if message.role in _ANSWERING else "empty question")
+        asked = asking
+    if asked:
+        raise Unusable("no answer at the end")
+
+
+def _messages(values: Values, columns: Columns) -> list[Values]:
+    messages = _listed(_require(values, columns.messages), columns.messages)
+    if not all(isinstance(message, dict) for message in messages):
+        raise Unusable(f"'{columns.messages}' is not a list of messages")
+    return messages
+
+
+def _require(values: Values, column: str | None) -> Any:
+    """The column's value.  Raises Unusable when there is none."""
+    if column is None:
+        raise Unusable("the dataset names no column for the answer")
+    if column not in values:
+        raise Unusable(f"no column '{column}'")
+    if values[column] is None:
+        raise Unusable(f"null in '{column}'")
+    return values[column]
+
+
+def _plain(value: Any, column: str | None) -> str:
+    """A text, or a number written out.  Raises Unusable for null and everything else."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise Unusable(f"null in '{column}'")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unusable(f"'{column}' is not a text")
+    return str(value)
+
+
+def _text_or_none(values: Values, column: str | None) -> str | None:
+    value = values.get(column) if column else None
+    return None if value is None else _plain(value, column)
+
+
+def _parts(content: Any, name: str) -> str | None:
+    """The text of a message's content, which may be a list of typed parts."""
+    if not isinstance(content, list):
+        return None if content is None else _plain(content, name)
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") not in ("text", "input_text", "output_text"):
+            raise Unusable("a message with parts that are not text")
+    return "".join(_plain(part.get("text"), name) for part in content)
+
+
+def _listed(value: Any, column: str | None) -> list[Any]:
+    """A list, or the list that a text holds as JSON (csv cells); null is an empty one."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as reason:
+            raise Unusable(f"'{column}' is not JSON") from reason
+    if value is None or value == "":
+        return []
+    if not isinstance(value, list):
+        raise Unusable(f"'{column}' is not a list")
+    return value
+
+
+def _tools(values: Values, columns: Columns) -> str:
+    tools = values.get(columns.tools) if columns.tools else None
+    if tools is None or isinstance(tools, str):
+        return tools or ""
+    return json.dumps(tools, ensure_ascii=False)
+
+
+def _loss(message: Values) -> bool | float | None:
+    """What a message says about being trained: `loss`, or `weight` as OpenAI's files spell it."""
+    loss = message.get("loss", message.get("weight"))
+    if loss is None or isinstance(loss, bool):
+        return loss
+    if loss in (0, 1):
+        return bool(loss)
+    raise Unusable("a loss that is neither true nor false")
+
+
+def _texts(values: Values, columns: Columns, shape: Shape) -> Iterable[str]:
+    """What a row says, in its order: a text's column; an alpaca row's question and answer; each message's content."""
+    if shape.formatting in ("sharegpt", "openai"):
+        turns, system = _SHAPES[shape.formatting](values, columns, shape.tags)
+        return [text for text in (system, *(turn[1] for turn in turns)) if text]
+    _require(values, columns.prompt)
+    named = (columns.prompt, columns.query, columns.response)
+    return [text for column in named if (text := _text_or_none(values, column))]

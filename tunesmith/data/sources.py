@@ -1,0 +1,344 @@
+"""Names of datasets -> where their rows lie and how they are read.  Knows `dataset_info.json`, files and hubs; knows no
+conversation and no token."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tunesmith import log
+from tunesmith.data.files import Row, is_data_file, is_remote, read_rows
+from tunesmith.log import DataError, MissingExtra, OptionError
+
+Formatting = Literal["alpaca", "sharegpt", "openai", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column of a row holds what; None: the dataset has no such column."""
+
+    prompt: str | None = "instruction"
+    query: str | None = "input"
+    response: str | None = "output"
+    history: str | None = None
+    messages: str | None = "conversations"
+    system: str | None = None
+    tools: str | None = None
+    images: str | None = None
+    videos: str | None = None
+    audios: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    kto_tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Which key of a message holds what, and how its roles are called."""
+
+    role_tag: str = "from"
+    content_tag: str = "value"
+    user_tag: str = "human"
+    assistant_tag: str = "gpt"
+    observation_tag: str = "observation"
+    function_tag: str = "function_call"
+    system_tag: str = "system"
+
+
+OPENAI_TAGS = Tags("role", "content", "user", "assistant", "tool", "function_call", "system")
+
+_ABSENT = Columns(*[None] * len(fields(Columns)))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How the rows of a dataset are understood."""
+
+    formatting: Formatting = "alpaca"
+    columns: Columns = field(default_factory=Columns)
+    tags: Tags = field(default_factory=Tags)
+    ranking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One dataset, ready to be read."""
+
+    name: str
+    read: Callable[[], Iterator[Row]]
+    shape: Shape
+    num_samples: int | None = None
+    """Most rows to take; None: all."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One dataset of `dataset_info.json`, its keys as there."""
+
+    file_name: str | None = None
+    hf_hub_url: str | None = None
+    ms_hub_url: str | None = None
+    om_hub_url: str | None = None
+    script_url: str | None = None
+    cloud_file_name: str | None = None
+    formatting: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    folder: str | None = None
+    num_samples: int | None = None
+    ranking: bool = False
+    columns: dict[str, str | None] | None = None
+    tags: dict[str, str] | None = None
+
+
+_NOT_BUILT = {
+    "om_hub_url": "datasets of the Openmind hub are not built yet",
+    "script_url": "dataset scripts run foreign code and are not supported; use a file or a hub's dataset",
+}
+
+
+def find_datasets(names: Sequence[str], dataset_dir: str, search_folders: Sequence[Path] = ()) -> list[Dataset]:
+    """The datasets that `names` mean, in order: names of `dataset_info.json`, file paths, `hf:NAME` or `ms:NAME`, each
+    with `#N` behind it to take N rows.
+
+    `dataset_dir` and file paths are relative to the working directory, then to each of `search_folders`.  Raises
+    OptionError for a name, key or value that is not known, all problems at once."""
+    folder = _find_folder(dataset_dir, search_folders)
+    registered = _read_info(folder)
+    found: list[Dataset] = []
+    problems: list[str] = []
+    for written in names:
+        try:
+            found.append(_find(written, registered, folder, search_folders))
+        except OptionError as reason:
+            problems += reason.problems
+    if problems:
+        raise OptionError(*problems)
+    return found
+
+
+def _find(written: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path]) -> Dataset:
+    name, limit = written, None
+    if written not in registered and (match := re.fullmatch(r"(.+)#(\d+)", written)):
+        name, limit = match[1], int(match[2])
+        if limit < 1:
+            raise OptionError(f"dataset: {written}: at least 1 row must be taken")
+    dataset = _find_plain(name, registered, folder, search_folders)
+    if limit is not None:
+        dataset = replace(dataset, num_samples=min(limit, dataset.num_samples or limit))
+    return dataset
+
+
+def _find_plain(name: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path]) -> Dataset:
+    if name in registered:
+        subject = f"{folder / 'dataset_info.json'}: {name}"
+        return _from_entry(name, _checked_entry(registered[name], subject), folder, subject)
+    hub, _, path = name.partition(":")
+    if hub in ("hf", "ms") and path:
+        return _guessed(name, _hub_reader(path, hub, Entry()))
+    if is_remote(name):
+        return _guessed(name, _file_reader([name]))
+    for start in (Path(), *search_folders, folder):
+        if (start / name).exists():
+            return _guessed(name, _file_reader(_files_of(start / name)))
+    raise OptionError(f"dataset: {_unknown(name, registered, folder)}")
+
+
+def _unknown(name: str, registered: dict[str, Any], folder: Path) -> str:
+    if is_data_file(name):
+        return f"there is no file {name}"
+    info = folder / "dataset_info.json"
+    if not registered:
+        return f"'{name}' is no file, and there is no {info} that registers names (dataset_dir)"
+    known = ", ".join(sorted(registered)[:20]) + (", ..." if len(registered) > 20 else "")
+    return f"'{name}' is not in {info}{nearest(name, registered)}; it has {known}"
+
+
+def nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """`; did you mean 'x'?` for the known word nearest to `word`, or ''."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _find_folder(dataset_dir: str, search_folders: Sequence[Path]) -> Path:
+    """The first place of `dataset_dir` that has a `dataset_info.json`, else the first that is there at all."""
+    places = [start / dataset_dir for start in (Path(), *search_folders)]
+    registering = (place for place in places if (place / "dataset_info.json").is_file())
+    return next(registering, next((place for place in places if place.is_dir()), places[0]))
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    path = folder / "dataset_info.json"
+    if not path.is_file():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as reason:
+        raise OptionError(f"{path}:{reason.lineno}: {reason.msg} (column {reason.colno})") from reason
+    except UnicodeDecodeError as reason:
+        raise OptionError(f"{path}: is not UTF-8: {reason}") from reason
+    if not isinstance(info, dict):
+        raise OptionError(f"{path}: must be an object that names datasets")
+    return info
+
+
+def _checked_entry(raw: Any, subject: str) -> Entry:
+    """An entry whose keys are all known and of the right type.  Raises OptionError with every problem."""
+    if not isinstance(raw, dict):
+        raise OptionError(f'{subject}: must be an object, such as {{"file_name": "rows.json"}}')
+    problems = _problems(raw, Entry, subject)
+    for part, kind in (("columns", Columns), ("tags", Tags)):
+        if isinstance(raw.get(part), dict):
+            problems += _problems(raw[part], kind, f"{subject}: {part}")
+    if raw.get("formatting") not in (None, *get_args(Formatting)):
+        problems.append(f"{subject}: formatting must be {', '.join(get_args(Formatting))}, got {raw['formatting']!r}")
+    problems += [f"{subject}: {key}: {why}" for key, why in _NOT_BUILT.items() if raw.get(key)]
+    if problems:
+        raise OptionError(*problems)
+    return Entry(**{key: value for key, value in raw.items() if value is not None})
+
+
+_WANTED: dict[str, tuple[type, str]] = {
+    "num_samples": (int, "a whole number"),
+    "ranking": (bool, "true or false"),
+    "columns": (dict, "an object"),
+    "tags": (dict, "an object"),
+}
+
+
+def _problems(raw: dict[str, Any], kind: type, subject: str) -> list[str]:
+    """What is wrong with the keys and value types of one object of `dataset_info.json`."""
+    known = [each.name for each in fields(kind)]
+    problems = []
+    for key, value in raw.items():
+        wanted, called = _WANTED.get(key, (str, "a text"))
+        if key not in known:
+            problems.append(f"{subject}: unknown key '{key}'{nearest(key, known)}; known are {', '.join(known)}")
+        elif value is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+            problems.append(f"{subject}: {key} must be {called}, got {value!r}")
+    return problems
+
+
+def _from_entry(name: str, entry: Entry, folder: Path, subject: str) -> Dataset:
+    hub_first = [(entry.hf_hub_url, "hf"), (entry.ms_hub_url, "ms")]
+    if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "yes"):
+        hub_first.reverse()
+    hub = next(((url, kind) for url, kind in hub_first if url), None)
+    if hub:
+        read = _hub_reader(hub[0], hub[1], entry)
+    elif entry.cloud_file_name:
+        read = _file_reader([entry.cloud_file_name])
+    elif entry.file_name:
+        path = folder / entry.file_name
+        if not path.exists():
+            raise OptionError(f"{subject}: there is no file {path}")
+        read = _file_reader(_files_of(path))
+    else:
+        raise OptionError(f"{subject}: needs one of file_name, hf_hub_url, ms_hub_url, cloud_file_name")
+    formatting: Any = entry.formatting or "alpaca"
+    tags = replace(OPENAI_TAGS if formatting == "openai" else Tags(), **(entry.tags or {}))
+    shape = Shape(formatting, _columns(entry.columns, formatting), tags, entry.ranking)
+    return Dataset(name, read, shape, entry.num_samples)
+
+
+def _columns(written: dict[str, str | None] | None, formatting: Formatting) -> Columns:
+    """The columns an entry names.  As everywhere in this field, an entry with `columns` has only those it names, but
+    for `messages`, without which there is nothing to read."""
+    messages = "messages" if formatting == "openai" else "conversations"
+    return Columns(messages=messages) if written is None else replace(_ABSENT, **{"messages": messages, **written})
+
+
+def _files_of(path: Path) -> list[str]:
+    """The data files of a folder in the order of their names, or the one file."""
+    if not path.is_dir():
+        return [str(path)]
+    files = sorted(str(each) for each in path.iterdir() if each.is_file() and is_data_file(each.name))
+    if not files:
+        raise OptionError(f"{path}: holds no data file")
+    return files
+
+
+def _file_reader(paths: Sequence[str]) -> Callable[[], Iterator[Row]]:
+    def read() -> Iterator[Row]:
+        for path in paths:
+            yield from read_rows(path)
+
+    return read
+
+
+def _hub_reader(url: str, hub: str, entry: Entry) -> Callable[[], Iterator[Row]]:
+    """Rows of a dataset on Hugging Face (`hf`) or ModelScope (`ms`), through the hub's own library and its cache."""
+
+    def read() -> Iterator[Row]:
+        load = _load_modelscope if hub == "ms" else _load_huggingface
+        for number, values in enumerate(load(url, entry), start=1):
+            yield Row(dict(values), f"{hub}:{url}", number)
+
+    return read
+
+
+def _load_huggingface(url: str, entry: Entry) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(url, name=entry.subset, data_dir=entry.folder, split=entry.split)
+    except Exception as reason:  # the library raises many kinds; each means that these rows cannot be had
+        raise DataError(f"hf:{url}: cannot be loaded: {reason}") from reason
+
+
+def _load_modelscope(url: str, entry: Entry) -> Any:
+    try:
+        from modelscope import MsDataset  # type: ignore[import-not-found]
+    except ImportError as reason:
+        raise MissingExtra("ms: datasets need ModelScope: pip install 'tunesmith[modelscope]'") from reason
+    try:
+        loaded = MsDataset.load(url, subset_name=entry.subset, data_dir=entry.folder, split=entry.split)
+    except Exception as reason:  # as above
+        raise DataError(f"ms:{url}: cannot be loaded: {reason}") from reason
+    return loaded.to_hf_dataset()
+
+
+def _guessed(name: str, read: Callable[[], Iterator[Row]]) -> Dataset:
+    """A dataset without an entry: how it is read is guessed from its first row's columns, and told."""
+    first = next(islice(read(), 1), None)
+    if first is None:
+        raise DataError(f"{name}: holds no rows")
+    shape = _guess(first.values, name)
+    used = [f"{part}={column}" for part, column in asdict(shape.columns).items() if column]
+    log.note(name, f"read as {shape.formatting}{' with ranking' if shape.ranking else ''} ({', '.join(used)})")
+    return Dataset(name, read, shape)
+
+
+_ALPACA_NAMES = {
+    "prompt": ("instruction", "prompt", "question"),
+    "query": ("input", "query"),
+    "response": ("output", "response", "completion", "answer"),
+}
+_MORE_COLUMNS = ("history", "system", "tools", "chosen", "rejected", "images", "videos", "audios")
+
+
+def _guess(row: dict[str, Any], name: str) -> Shape:
+    more = {key: key for key in _MORE_COLUMNS if key in row}
+    ranking = "chosen" in row and "rejected" in row
+    for column in ("messages", "conversations"):
+        turns = json.loads(row[column]) if isinstance(row.get(column), str) else row.get(column)
+        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+            columns = replace(_ABSENT, messages=column, **more)
+            if "from" in turns[0]:
+                return Shape("sharegpt", columns, Tags(), ranking)
+            return Shape("openai", columns, OPENAI_TAGS, ranking)
+    plain = {part: next((n for n in names if n in row), None) for part, names in _ALPACA_NAMES.items()}
+    if plain["prompt"] and (plain["response"] or ranking):
+        return Shape("alpaca", replace(_ABSENT, **plain, **more), Tags(), ranking)
+    text = next((key for key in ("text", "prompt", "content") if key in row), None)
+    if text:
+        return Shape("text", replace(_ABSENT, prompt=text))
+    raise OptionError(
+        f"dataset: {name}: its columns ({', '.join(row)}) are none that are known; "
+        "register it in dataset_info.json and name its columns there"
+    )

@@ -1,0 +1,293 @@
+"""A tokenizer's plain side: pieces of text -> ids, in which words from data never become control tokens.  Knows no
+conversation and no label; small enough to travel to worker processes."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from tunesmith.log import OptionError
+from tunesmith.templates.conversation import Piece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FIXED = -1
+"""Origin of a token that is not words of data."""
+
+
+Run = Sequence[Piece]
+"""Pieces of text, spelled as one text; or a single token piece."""
+
+
+@dataclass(slots=True)
+class Spelled:
+    """Ids and, for each, where in its text the data's character stands that it spells; FIXED for the template's."""
+
+    ids: list[int]
+    origins: list[int]
+
+
+class Speller(Protocol):
+    """What turns text into ids, whichever library does it."""
+
+    def spell(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, control tokens in it included."""
+        ...
+
+    def spell_plain(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+        """Ids of a text in which no special token is meant, and the characters of each id if that is known."""
+        ...
+
+
+class RustSpeller:
+    """Spells with the `tokenizers` library."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+
+    def spell(self, texts: Sequence[str]) -> list[list[int]]:
+        return [each.ids for each in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def spell_plain(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+        self.tokenizer.encode_special_tokens = True
+        try:
+            encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        finally:
+            self.tokenizer.encode_special_tokens = False
+        return encoding.ids, encoding.offsets
+
+
+class PythonSpeller:
+    """Spells with a tokenizer that is written in Python, as some models bring along."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
+        self.tokenizer = tokenizer
+
+    def spell(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+    def spell_plain(self, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True), None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token: its id, and whether it swallows the white space beside it."""
+
+    id: int
+    strips_left: bool = False
+    strips_right: bool = False
+
+
+class Vocabulary:
+    """Spells runs of pieces.  A run is written at a row's start or continues it, which matters to tokenizers that put
+    a space before the first word only."""
+
+    def __init__(
+        self,
+        speller: Speller,
+        continuing: Speller,
+        controls: dict[str, Control],
+        *,
+        bos_id: int | None,
+        eos_id: int | None,
+        writes_bos: bool = False,
+        allow_special_tokens: bool = False,
+    ):
+        self.speller, self.continuing, self.controls = speller, continuing, controls
+        self.bos_id, self.eos_id, self.writes_bos = bos_id, eos_id, writes_bos
+        self.allow_special_tokens = allow_special_tokens
+        ids = [control.id for control in controls.values()]
+        self.is_control = np.zeros(max(ids, default=0) + 1, dtype=bool)
+        self.is_control[ids] = True
+        longest_first = sorted(map(re.escape, controls), key=len, reverse=True)
+        self.pattern = re.compile("|".join(longest_first) or r"(?!)")
+        self.counted: dict[str, int] = {}
+
+    @classmethod
+    def of(
+        cls, tokenizer: "PreTrainedTokenizerBase", stop_words: Iterable[str] = (), *, allow_special_tokens: bool = False
+    ) -> "Vocabulary":
+        """The vocabulary of a tokenizer.  Its control tokens: the special ones, and `stop_words` that it has."""
+        from transformers import PreTrainedTokenizerFast
+
+        added = tokenizer.added_tokens_decoder
+        words = set(stop_words)
+        controls = {
+            token.content: Control(id, token.lstrip, token.rstrip)
+            for id, token in added.items()
+            if token.special or token.content in words
+        }
+        speller: Speller
+        continuing: Speller
+        if isinstance(tokenizer, PreTrainedTokenizerFast):
+            backend = tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            speller = RustSpeller(backend)
+            continuing = _without_first_space(backend) or speller
+        else:
+            speller = continuing = PythonSpeller(tokenizer)
+        return cls(
+            speller,
+            continuing,
+            controls,
+            bos_id=tokenizer.bos_token_id,
+            eos_id=tokenizer.eos_token_id,
+            writes_bos=tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id,
+            allow_special_tokens=allow_special_tokens,
+        )
+
+    def has(self, word: str) -> bool:
+        """Whether a word is one token."""
+        return word in self.controls or len(self.continuing.spell([word])[0]) == 1
+
+    def token(self, name: str) -> list[int]:
+        """Ids of the token piece `bos` or `eos`: a missing bos is left out, a missing eos raises OptionError."""
+        if name == "bos":
+            return [] if self.bos_id is None else [self.bos_id]
+        if self.eos_id is None:
+            raise OptionError("template: ends turns with the tokenizer's eos token, and the tokenizer has none")
+        return [self.eos_id]
+
+    def runs(self, pieces: Iterable[Piece]) -> list[Run]:
+        """Pieces as runs: token pieces by themselves, the text between them together."""
+        runs, text = list[Run](), list[Piece]()
+        for piece in pieces:
+            if piece.kind != "token":
+                text.append(piece)
+                continue
+            runs += [text, [piece]] if text else [[piece]]
+            text = []
+        return [*runs, text] if text else runs
+
+    def spell_runs(self, runs: Sequence[Run], starts: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all runs one after another, int32 [tokens], and how many each has, int64 [runs].  `starts`: whether a
+        run stands at its row's start.
+
+        A run is spelled as one text.  Only where that text gives other control tokens than the template's own pieces
+        do, data must have smuggled some in, and the run is spelled anew with care."""
+        spelled = self._spell_at_once(runs, starts)
+        ids, lengths = _flat(spelled)
+        if not self.allow_special_tokens and self.controls:
+            meant = [self._meant(run) for run in runs]
+            wrong = np.flatnonzero(self._counts(ids, lengths) != np.array(meant, dtype=np.int64))
+            for index in wrong.tolist():
+                spelled[index] = self.spell_exactly(runs[index], starts[index]).ids
+            if len(wrong):
+                ids, lengths = _flat(spelled)
+        return ids, lengths
+
+    def _spell_at_once(self, runs: Sequence[Run], starts: Sequence[bool]) -> list[list[int]]:
+        """Ids of each run, as the tokenizer spells its whole text."""
+        first, later = list[str](), list[str]()
+        split = self.continuing is not self.speller
+        for run, start in zip(runs, starts, strict=True):
+            if run[0].kind != "token":
+                (first if start and split else later).append("".join([piece.text for piece in run]))
+        firsts, laters = iter(self.speller.spell(first)), iter(self.continuing.spell(later))
+        return [
+            self.token(run[0].text) if run[0].kind == "token" else next(firsts if start and split else laters)
+            for run, start in zip(runs, starts, strict=True)
+        ]
+
+    def spell_exactly(self, run: Run, start: bool) -> Spelled:
+        """A run's ids and their origins, spelled between the template's control tokens one part after another."""
+        spelled = Spelled([], [])
+        if run[0].kind == "token":
+            spelled.ids += self.token(run[0].text)
+            spelled.origins += [FIXED] * len(spelled.ids)
+            return spelled
+        at, words, swallow = 0, list[tuple[str, bool]](), False
+        for piece in run:
+            is_data = piece.kind == "data"
+            pattern = self.pattern if self.allow_special_tokens or not is_data else re.compile(r"(?!)")
+            done = 0
+            for match in pattern.finditer(piece.text):
+                control = self.controls[match[0]]
+                words.append((piece.text[done : match.start()], is_data))
+                at = self._spell_words(words, at, spelled, start, strip=(swallow, control.strips_left))
+                spelled.ids.append(control.id)
+                spelled.origins.append(FIXED)
+                at, done, words, swallow = at + len(match[0]), match.end(), [], control.strips_right
+            words.append((piece.text[done:], is_data))
+        self._spell_words(words, at, spelled, start, strip=(swallow, False))
+        return spelled
+
+    def _spell_words(
+        self, words: list[tuple[str, bool]], at: int, into: Spelled, start: bool, *, strip: tuple[bool, bool]
+    ) -> int:
+        """Spell text without control tokens, which begins at character `at` of its run; returns where it ends."""
+        text = "".join(part for part, _ in words)
+        end = at + len(text)
+        from_data = np.repeat([is_data for _, is_data in words], [len(part) for part, _ in words])
+        left = len(text) - len(text.lstrip()) if strip[0] else 0
+        text = text[left:].rstrip() if strip[1] else text[left:]
+        if text:
+            speller = self.speller if start and not into.ids else self.continuing
+            ids, offsets = self._spell_plain(speller, text)
+            into.ids += ids
+            for first, last in offsets:
+                ours = from_data[left + first : left + last]
+                into.origins.append(at + left + first if len(ours) and ours.all() else FIXED)
+        return end
+
+    def _spell_plain(self, speller: Speller, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and characters of a text that holds no control token; what looks like one is broken up."""
+        ids, offsets = speller.spell_plain(text)
+        if not self.allow_special_tokens and self._counts(*_flat([ids]))[0]:
+            match = self.pattern.search(text)
+            if match and len(text) > 1:
+                cut = match.start() + 1
+                before, after = self._spell_plain(speller, text[:cut]), self._spell_plain(self.continuing, text[cut:])
+                return before[0] + after[0], before[1] + [(a + cut, b + cut) for a, b in after[1]]
+        return ids, offsets if offsets is not None else [(0, len(text))] * len(ids)
+
+    def _meant(self, run: Run) -> int:
+        """Control tokens that the template means in a run; its texts are remembered, as templates have few."""
+        meant = 0
+        for piece in run:
+            if piece.kind == "control":
+                if piece.text not in self.counted:
+                    if len(self.counted) > 10_000:
+                        self.counted.clear()
+                    self.counted[piece.text] = int(self._counts(*_flat(self.continuing.spell([piece.text])))[0])
+                meant += self.counted[piece.text]
+            elif piece.kind == "token":
+                meant += sum(id < len(self.is_control) and bool(self.is_control[id]) for id in self.token(piece.text))
+        return meant
+
+    def _counts(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Control tokens in each run, int64 [runs]."""
+        found = np.zeros(len(ids) + 1, dtype=np.int64)
+        inside = ids < len(self.is_control)
+        np.cumsum(self.is_control[np.where(inside, ids, 0)] & inside, out=found[1:])
+        ends = np.cumsum(lengths)
+        return found[ends] - found[ends - lengths]
+
+
+def _flat(spelled: Sequence[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.fromiter(map(len, spelled), dtype=np.int64, count=len(spelled))
+    return np.fromiter(chain.from_iterable(spelled), dtype=np.int32, count=int(lengths.sum())), lengths
+
+
+def _without_first_space(backend: Tokenizer) -> RustSpeller | None:
+    """A copy of a tokenizer that writes a space before a text's first word, without that space; None for others."""
+    if backend.pre_tokenizer is None or b'"prepend_scheme":"first"' not in backend.pre_tokenizer.__getstate__():
+        return None
+    state = json.loads(backend.to_str())
+    _never_prepend(state["pre_tokenizer"])
+    return RustSpeller(Tokenizer.from_str(json.dumps(state)))
+
+
+def _never_prepend(state: Any) -> None:
+    if state.get("prepend_scheme") == "first":
+        state["prepend_scheme"] = "never"
+    for part in state.get("pretokenizers", ()):
+        _never_prepend(part)
