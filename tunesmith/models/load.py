@@ -1,0 +1,68 @@
+"""The order in which a base model is brought in: find it, check its files, read its tokenizer, read its weights.
+
+`find` and `check` work before torch is imported (from `where` and `complete`); this file tells what comes after.
+"""
+
+import torch
+from transformers import PreTrainedModel
+
+from tunesmith import log
+from tunesmith.config.model import ModelConfig
+from tunesmith.log import ModelError
+from tunesmith.models import architecture, complete
+from tunesmith.models.attention import choose_attention
+from tunesmith.models.complete import check
+from tunesmith.models.tokenizer import check_vocabulary, load_tokenizer
+from tunesmith.models.weights import check_finite, read_weights
+from tunesmith.models.where import Source, find, find_adapters
+
+__all__ = [
+    "Source",
+    "attention_for",
+    "check",
+    "check_vocabulary",
+    "find",
+    "find_adapters",
+    "load_model",
+    "load_tokenizer",
+]
+
+
+def attention_for(source: Source, cfg: ModelConfig, *, dtype: torch.dtype, device: torch.device) -> str:
+    """Transformers' name of the attention that `flash_attn` means for this model, computing in `dtype` on `device`."""
+    _, model_class = architecture.read(source, cfg)
+    return choose_attention(cfg.flash_attn, model_class, device, dtype)
+
+
+def load_model(
+    source: Source, cfg: ModelConfig, *, dtype: torch.dtype, device: torch.device, trainable: bool, attention: str
+) -> PreTrainedModel:
+    """The base model on `device`, its weights in `dtype`, every tensor loaded and finite.
+
+    `trainable`: in training mode, with no key-value cache and with gradient checkpointing when asked for; otherwise in
+    evaluation mode.  `attention` is what `attention_for` said.  `model.config.dtype` remembers the type on disk, in which
+    a fully tuned model is saved.  Raises ModelError for anything missing, unexpected, misshapen or not finite.
+    """
+    files = complete.check(source)
+    if files.pickled:
+        log.note(str(source.folder), "its weights are pickled .bin files; they are read without running what they hold")
+    config, _ = architecture.read(source, cfg)
+    trusted = bool(architecture.code_that_runs(source, cfg))
+    model = read_weights(source, config, dtype=dtype, device=device, attention=attention, trusted=trusted)
+    check_finite(model.named_parameters(), f"{source.folder} read as {str(dtype).removeprefix('torch.')}")
+    model.name_or_path = model.config.name_or_path = source.name
+    model.config.dtype = files.dtype or config.dtype or dtype
+    if trainable:
+        prepare_for_training(model, checkpointing=cfg.gradient_checkpointing is True)
+    return model
+
+
+def prepare_for_training(model: PreTrainedModel, *, checkpointing: bool) -> None:
+    """Switch to training mode without a key-value cache; with `checkpointing`, recompute activations going back."""
+    model.train()
+    model.config.use_cache = False
+    if checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise ModelError(f"gradient_checkpointing: {type(model).__name__} does not support it")
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()  # with frozen embeddings, nothing else would reach the adapters' layers

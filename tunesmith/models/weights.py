@@ -1,0 +1,98 @@
+"""Reads a model's weights, all of them or none.  Knows Transformers' loading; knows no options."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import logging as transformers_logging
+
+from tunesmith.log import ModelError
+from tunesmith.models.where import Source
+
+LISTED = 5
+"""Tensors named in a message; more are counted."""
+
+
+def read_weights(
+    source: Source, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device, attention: str, trusted: bool
+) -> PreTrainedModel:
+    """The model with every tensor taken from the folder.
+
+    Raises ModelError naming the tensors when some are missing (tied ones aside), unexpected or of another shape.
+    """
+    with quiet():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention,
+                device_map=None if device.type == "cpu" else {"": device},
+                local_files_only=True,
+                trust_remote_code=trusted,
+                ignore_mismatched_sizes=True,  # so that they come back in the report, all of them, and are refused below
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as failure:
+            raise ModelError(f"{source.folder}: the model cannot be loaded: {failure}") from failure
+    _refuse_gaps(source, report)
+    return model
+
+
+def check_finite(named: Iterable[tuple[str, Tensor]], where: str) -> None:
+    """Raise ModelError naming the first tensor that holds a NaN or an infinity.  One pass, no copies."""
+    name = first_not_finite(named)
+    if name is not None:
+        raise ModelError(f"{where}: the tensor {name} holds values that are not finite")
+
+
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first tensor with a NaN or an infinity, or None."""
+    for name, tensor in named:
+        if tensor.is_floating_point() and tensor.numel():
+            least, most = torch.aminmax(tensor.detach())  # both are NaN when any value is
+            if not (torch.isfinite(least) and torch.isfinite(most)):
+                return name
+    return None
+
+
+def _refuse_gaps(source: Source, report: dict[str, Any]) -> None:
+    mismatched = {
+        f"{name} (the file has {list(found)}, the model {list(wanted)})"
+        for name, found, wanted in report["mismatched_keys"]
+    }
+    gaps = {
+        "missing from the files": report["missing_keys"] - {name for name, _, _ in report["mismatched_keys"]},
+        "unknown to the architecture": report["unexpected_keys"],
+        "of another shape": mismatched,
+    }
+    problems = [f"{len(names)} tensors {what}: {_some(names)}" for what, names in gaps.items() if names]
+    if problems:
+        raise ModelError(f"{source.folder}: not all weights load: {'; '.join(problems)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
+    return ", ".join(ordered[:LISTED]) + more
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Transformers' own table of what did not load (we refuse with a sentence instead), and with its progress
+    bar on a terminal only."""
+    before, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bar:
+            transformers_logging.enable_progress_bar()
