@@ -26,7 +26,7 @@ class TransformersEngine:
     """Answers with `model`, which may be in training: mode and random states are left as they were found.
 
     `encode` gives the ids of a conversation up to where the answer begins.  `stop_words` end an answer besides the
-    end tokens of tokenizer and model: as tokens where the vocabulary has them, else as text.
+    end tokens of tokenizer and model: as tokens where they are control tokens of the tokenizer, else as text.
     """
 
     def __init__(
