@@ -68,6 +68,15 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
+def publish_files(filled: Path, folder: Path) -> None:
+    """Move each file of the folder `filled` into `folder`, whole or not at all, replacing those of the same names."""
+    for path in sorted(filled.iterdir()):
+        _sync_file(path)
+        os.replace(path, folder / path.name)
+    filled.rmdir()
+    sync_folder(folder)
+
+
 def remove_leftovers(folder: Path) -> list[Path]:
     """Undo what a killed process left half done right under `folder`; the paths that were removed.
 

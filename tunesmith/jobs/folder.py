@@ -53,7 +53,7 @@ def claim(cfg: Config, origins: Mapping[str, str]) -> Claim:
     Fresh folder: a fresh start.  An interrupted run: its newest whole checkpoint.  A finished one, or one with other
     options: OptionError naming the ways out.  A folder another process works in: RunError naming that process.
     """
-    folder = _place(cfg)
+    folder = place(cfg)
     lock = _lock(folder)
     if cfg.train.overwrite_output_dir:
         _clear(folder)
@@ -85,7 +85,8 @@ def add_facts(folder: Path, **facts: Any) -> None:
     write_facts(folder, read_facts(folder) | facts)
 
 
-def _place(cfg: Config) -> Path:
+def place(cfg: Config) -> Path:
+    """The run's folder, made if it is not there.  Raises OptionError when it can't be made or written."""
     folder = Path(cfg.train.output_dir).expanduser() if cfg.train.output_dir else default_folder(cfg)
     if not cfg.train.output_dir:
         note("output_dir", f"not given; this run writes to {folder}")
@@ -96,6 +97,11 @@ def _place(cfg: Config) -> Path:
     if not os.access(folder, os.W_OK):
         raise OptionError(f"output_dir: {folder} is not writable")
     return folder
+
+
+def now() -> str:
+    """The time, with its zone."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -222,7 +228,7 @@ def _who_runs(cfg: Config) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": now(),
         "python": sys.version.split()[0],
         "versions": versions,
         "options": shaping.options(cfg),

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -48,7 +47,6 @@ class Position:
 def save(
     folder: Path,
     position: Position,
-    model: nn.Module,
     optimizer: Optimizer | None,
     schedule: LRScheduler,
     runtime: Runtime,
@@ -66,7 +64,7 @@ def save(
             partial = files.folder_beside(final)
             write_model(partial)
             if optimizer is not None:
-                tensors, described = optimizer_state(optimizer, model)
+                tensors, described = optimizer_state(optimizer)
                 save_file(tensors, partial / "optimizer.safetensors")
                 save_file(states, partial / "random.safetensors")
                 plan = {"optimizer": described, "schedule": _plain(schedule.state_dict())}
@@ -79,7 +77,6 @@ def save(
 
 def load(
     checkpoint: Path,
-    model: nn.Module,
     optimizer: Optimizer,
     schedule: LRScheduler,
     runtime: Runtime,
@@ -93,7 +90,7 @@ def load(
         raise RunError(f"{checkpoint}: saved with save_only_model, so no run can go on from it")
     read_model(checkpoint)
     plan = json.loads((checkpoint / "optimizer.json").read_text(encoding="utf-8"))
-    load_optimizer_state(optimizer, model, load_file(checkpoint / "optimizer.safetensors"), plan["optimizer"])
+    load_optimizer_state(optimizer, load_file(checkpoint / "optimizer.safetensors"), plan["optimizer"])
     schedule.load_state_dict(plan["schedule"])
     runtime.restore_random_states(load_file(checkpoint / "random.safetensors"))
     return read_position(checkpoint)

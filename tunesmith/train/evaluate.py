@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tunesmith.data.batches import eval_batches
+from tunesmith.config.train import TrainConfig
+from tunesmith.data.collate import pad
 from tunesmith.data.sample import Samples
+from tunesmith.train.events import speed
+from tunesmith.train.inputs import Inputs
 from tunesmith.train.objectives import Objective
+from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 
 
@@ -27,15 +31,24 @@ class Evaluation:
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))
 
-    def results(self, prefix: str = "eval") -> dict[str, float]:
-        """The reference's keys."""
-        return {
-            f"{prefix}_loss": self.loss,
-            f"{prefix}_perplexity": self.perplexity,
-            f"{prefix}_runtime": round(self.seconds, 4),
-            f"{prefix}_samples_per_second": round(self.rows / self.seconds, 3),
-            f"{prefix}_steps_per_second": round(self.steps / self.seconds, 3),
-        }
+    def results(self, prefix: str) -> dict[str, float]:
+        """The values under the names that `eval_results.json` has for them."""
+        timing = speed(prefix, seconds=self.seconds, samples=self.rows, steps=self.steps)
+        return {f"{prefix}_loss": self.loss, f"{prefix}_perplexity": self.perplexity} | timing
+
+
+def evaluate_all(policy: nn.Module, inputs: Inputs, runtime: Runtime, cfg: TrainConfig) -> dict[str, float]:
+    """The results of each evaluation set: `eval_loss`, or `eval_NAME_loss` when there are several."""
+    results: dict[str, float] = {}
+    objective, evals = inputs.stage.objective(), inputs.prepared.evals
+    pad_id = inputs.tokenizer.pad_token_id
+    for name, samples in evals.items():
+        with Progress(f"evaluating {name}", disable=cfg.disable_tqdm) as progress:
+            found = evaluate(
+                policy, objective, samples, runtime, cfg.per_device_eval_batch_size, pad_id, on_batch=progress.rows
+            )
+        results |= found.results("eval" if len(evals) == 1 else f"eval_{name}")
+    return results
 
 
 @torch.no_grad()
@@ -45,6 +58,7 @@ def evaluate(
     samples: Samples,
     runtime: Runtime,
     batch_size: int,
+    pad_id: int,
     on_batch: Callable[[int, int], None],
 ) -> Evaluation:
     """Mean loss of `samples`; `on_batch(done, total)` is told how far it is.  Leaves random states and mode alone."""
@@ -52,13 +66,15 @@ def evaluate(
     was_training = policy.training
     policy.eval()
     cost, weight, steps = 0.0, 0, 0
-    batches, total = eval_batches(samples, batch_size=batch_size, ranks=runtime.world_size, rank=runtime.rank)
-    for batch in batches:
+    mine = range(runtime.rank, len(samples), runtime.world_size)
+    for start in range(0, len(mine), batch_size):
+        rows = mine[start : start + batch_size]
+        batch = pad([samples[row] for row in rows], rows, pad_id=pad_id)
         with runtime.autocast():
             cost += float(objective(policy, runtime.to_device(batch)).total)
         weight += objective.weight(batch)
         steps += 1
-        on_batch(steps, total)
+        on_batch(min(start + batch_size, len(mine)), len(mine))
     policy.train(was_training)
     cost, everything = runtime.sums(cost, weight)
     return Evaluation(

@@ -51,26 +51,27 @@ def fit(
     schedule: LRScheduler,
     runtime: Runtime,
     max_grad_norm: float,
+    asked_to_stop: Callable[[], bool],
     on_step: Callable[[Step], bool],
 ) -> None:
     """Train until the windows run out or `on_step(step)` returns True.
 
     The objective returns sums; they are divided once, by the weight of the whole window over all micro-batches and all
-    processes, so 1 x 16, 2 x 8 and 16 x 1 rows are the same step.  Raises NonFinite before any weight has moved.
+    processes, so 1 x 16, 2 x 8 and 16 x 1 rows are the same step.  `asked_to_stop` is asked on every process; when one
+    says yes, all learn it in the same step (`step.stop`).  Raises NonFinite before any weight has moved.
     """
     policy.train()
     trained = [p for p in policy.parameters() if p.requires_grad]
     for window in windows:
-        weight, tokens, padded, loss_tokens, rows, stop = runtime.sums(
+        weight, tokens, padded, loss_tokens, rows = runtime.sums(
             sum(objective.weight(batch) for batch in window.batches),
             sum(batch.tokens for batch in window.batches),
             sum(batch.input_ids.numel() for batch in window.batches),
             sum(batch.loss_tokens for batch in window.batches),
             sum(row >= 0 for batch in window.batches for row in batch.rows),
-            runtime.stop_requested,
         )
         cost = backward(policy, objective, window, runtime, weight)
-        (cost,) = runtime.sums(cost)
+        cost, stop = runtime.sums(cost, asked_to_stop())
         norm = runtime.clip(trained, max_grad_norm)
         _refuse_non_finite(cost, norm, policy, window, runtime)
         learning_rate = schedule.get_last_lr()[0]

@@ -1,6 +1,7 @@
 """Devices, processes, arithmetic and randomness of a run.  The only file that imports accelerate."""
 
 import datetime
+import hashlib
 import json
 import os
 import warnings
@@ -14,22 +15,27 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tunesmith.config.model import ModelConfig
 from tunesmith.config.train import TrainConfig
 from tunesmith.data.sample import Batch
-from tunesmith.models.precision import Precision
+from tunesmith.log import OptionError
+from tunesmith.models.precision import resolve_compute_type
 
 
 class Runtime:
     """One process's place among all processes of a run."""
 
-    def __init__(self, cfg: TrainConfig, precision: Precision, device: str):
-        """Join the process group when a launcher started several.  `device`: `cpu` or `cuda`."""
+    def __init__(self, cfg: TrainConfig, model: ModelConfig):
+        """Join the process group when a launcher started several; settle on a device and its arithmetic."""
+        on_cpu = model.device == "cpu" or (model.device == "auto" and not torch.cuda.is_available())
+        if model.device == "cuda" and not torch.cuda.is_available():
+            raise OptionError("device: cuda was asked for, and torch finds no GPU here")
         timeout = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=min(cfg.ddp_timeout, 10**9)))
         with warnings.catch_warnings():
             # accelerate advises thread counts for several CPU processes; the launcher has set them.
             warnings.simplefilter("ignore")
             self.accelerator = accelerate.Accelerator(
-                cpu=device == "cpu",
+                cpu=on_cpu,
                 mixed_precision="no",
                 kwargs_handlers=[timeout],
                 step_scheduler_with_optimizer=False,
@@ -38,7 +44,7 @@ class Runtime:
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
-        self.stop_requested = False
+        self.precision = precision = resolve_compute_type(model.compute_type, self.device)
         self.scales = precision.scaler
         """True when fp16's gradient scaler is on: it skips steps with non-finite gradients by itself."""
         self._autocast_dtype = precision.autocast
@@ -144,6 +150,13 @@ class Runtime:
         self.accelerator.end_training()
 
     # -- randomness
+
+    def seed(self, stream: str, root: int, *, every_rank_its_own: bool = True) -> None:
+        """Start torch's random numbers anew for one purpose, from the run's seed, so that what one part draws changes
+        nothing for another."""
+        rank = self.rank if every_rank_its_own else 0
+        digest = hashlib.sha256(f"{root}:{stream}:{rank}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     def random_states(self) -> dict[str, Tensor]:
         """Random states of all processes, uint8, by `rank.device`; the same on every process."""

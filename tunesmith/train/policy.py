@@ -1,0 +1,41 @@
+"""The model of a run, from its folder to the weights that are trained.  Knows the order; the models room knows how."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from tunesmith import catalog
+from tunesmith.config.schema import Config
+from tunesmith.log import note
+from tunesmith.models.load import attention_for, load_model
+from tunesmith.models.tuning.adapters import merge
+from tunesmith.models.where import Source, find_adapters
+from tunesmith.train.runtime import Runtime
+
+
+def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool) -> PreTrainedModel:
+    """The base model on this process's device, in the precision its weights need."""
+    kind = runtime.precision
+    attention = attention_for(source, cfg.model, dtype=kind.autocast or kind.weights, device=runtime.device)
+    note("flash_attn", f"{cfg.model.flash_attn} means {attention} here")
+    return load_model(
+        source,
+        cfg.model,
+        dtype=kind.load_dtype(cfg.tuning),
+        device=runtime.device,
+        trainable=trainable,
+        attention=attention,
+    )
+
+
+def tuned_model(cfg: Config, source: Source, runtime: Runtime) -> nn.Module:
+    """The model with what `finetuning_type` trains made trainable; its random parts depend on the seed alone."""
+    model = base_model(cfg, source, runtime, trainable=True)
+    runtime.seed("weights", cfg.train.seed, every_rank_its_own=False)
+    apply = catalog.find("tuning", cfg.tuning.finetuning_type)
+    return apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))
+
+
+def untuned_model(cfg: Config, source: Source, runtime: Runtime) -> nn.Module:
+    """The model as it is, its adapters merged."""
+    model = base_model(cfg, source, runtime, trainable=False)
+    return merge(model, find_adapters(cfg.model))

@@ -1,0 +1,131 @@
+"""The story of a run: read, claim, load, train, save, tell.  Each step is one call; the rooms know the rest."""
+
+from pathlib import Path
+
+from tunesmith import catalog
+from tunesmith.config.load import Loaded
+from tunesmith.config.schema import Config
+from tunesmith.data import pipeline
+from tunesmith.data.chat_format import chat_format
+from tunesmith.jobs import checkpoints
+from tunesmith.jobs import folder as runs
+from tunesmith.log import OptionError, RunError, say, warn
+from tunesmith.models.load import find, load_tokenizer
+from tunesmith.train import summary
+from tunesmith.train.evaluate import evaluate_all
+from tunesmith.train.events import Record
+from tunesmith.train.loop import NonFinite
+from tunesmith.train.plot import plot_loss
+from tunesmith.train.policy import untuned_model
+from tunesmith.train.progress import Progress
+from tunesmith.train.runtime import Runtime
+from tunesmith.train.session import Inputs, Place, Session
+from tunesmith.train.stop import Stopped, Stops
+
+
+def run(loaded: Loaded) -> int:
+    """Do what the options say; returns the exit code.  Raises TunesmithError for what the user can mend."""
+    stops = Stops()
+    stops.listen()
+    try:
+        inputs = read(loaded)
+        if loaded.config.train.do_train:
+            return train(loaded, inputs, stops)
+        if loaded.config.train.do_eval:
+            return evaluate(loaded, inputs)
+        say("Everything needed is there; with do_train: true this trains.")
+        return 0
+    except Stopped as stopped:
+        warn("stopped", f"by {stopped} before the first step; nothing was trained")
+        return stops.exit_code
+
+
+def read(loaded: Loaded) -> Inputs:
+    """Everything that is needed before weights are: tokenizer, chat format, prepared rows, told in a few lines."""
+    cfg = loaded.config
+    source = find(cfg.model)
+    tokenizer = load_tokenizer(source, cfg.model)
+    chat = chat_format(cfg.data, tokenizer, stage=cfg.train.stage)
+    with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
+        prepared = pipeline.prepare(
+            cfg.data,
+            stage=cfg.train.stage,
+            seed=cfg.train.seed if cfg.train.data_seed is None else cfg.train.data_seed,
+            tokenizer=tokenizer,
+            chat_format=chat,
+            search_folders=[file.parent for file in loaded.files],
+            on_progress=progress.rows,
+        )
+    for line in prepared.report.lines():
+        say(line)
+    return Inputs(catalog.find("stage", cfg.train.stage), source, tokenizer, chat, prepared)
+
+
+def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
+    """Train, from the beginning or from a checkpoint, and write everything into the run's folder."""
+    cfg = loaded.config
+    runtime = Runtime(cfg.train, cfg.model)
+    place = claim(loaded, runtime)
+    status = "failed"
+    try:
+        with Session(cfg, inputs, runtime, place) as session:
+            summary.before(session)
+            stops.wait_for_step()
+            stopped = fit(session, stops)
+            if not stopped:
+                session.finish()
+            stops.wait_no_more()
+        status = "interrupted" if stopped else "finished"
+    except Stopped:
+        status = "interrupted"
+        raise
+    finally:
+        close(place, runtime, cfg, status)
+    summary.after(session, stopped)
+    return stops.exit_code if stopped else 0
+
+
+def claim(loaded: Loaded, runtime: Runtime) -> Place:
+    """Rank 0 takes the run's folder; every process learns where it is and what to go on from."""
+    taken = runs.claim(loaded.config, loaded.origins) if runtime.is_main else None
+    told = runtime.from_main(taken and [str(taken.folder), taken.checkpoint and str(taken.checkpoint)])
+    return Place(Path(told[0]), Path(told[1]) if told[1] else None, taken)
+
+
+def fit(session: Session, stops: Stops) -> bool:
+    """Train; True when somebody stopped it.  A non-finite number is told with its step, its rows and what is left."""
+    try:
+        return session.fit(stops).stopped
+    except NonFinite as problem:
+        samples = session.inputs.prepared.train
+        rows = ", ".join(samples.where(row) for row in problem.rows[:8]) + (", ..." if len(problem.rows) > 8 else "")
+        kept = checkpoints.newest_whole(session.place.folder)
+        raise RunError(
+            f"step {session.position.step + 1}: {problem}; no weight was moved. Rows of this step: {rows}. "
+            + (f"The last good checkpoint is {kept}." if kept else "No checkpoint was saved yet.")
+        ) from problem
+
+
+def close(place: Place, runtime: Runtime, cfg: Config, status: str) -> None:
+    """Say in `run.json` how the run ended, and draw its loss however it ended."""
+    if runtime.is_main:
+        runs.add_facts(place.folder, status=status, ended=runs.now())
+        if cfg.train.plot_loss:
+            plot_loss(place.folder)
+
+
+def evaluate(loaded: Loaded, inputs: Inputs) -> int:
+    """The loss of a model, with its adapters, on the evaluation data; no weight is moved."""
+    cfg = loaded.config
+    if not inputs.prepared.evals:
+        raise OptionError("do_eval: there is nothing to evaluate on; give eval_dataset or val_size")
+    runtime = Runtime(cfg.train, cfg.model)
+    model = untuned_model(cfg, inputs.source, runtime)
+    results = evaluate_all(model, inputs, runtime, cfg.train)
+    for name, value in results.items():
+        say(f"{name}: {value:.6g}")
+    if cfg.train.output_dir and runtime.is_main:
+        with Record(runs.place(cfg), total_steps=0) as record:
+            record.results("eval", results)
+    runtime.close()
+    return 0

@@ -1,0 +1,246 @@
+"""A run in progress: its model, optimizer, place and record, and what can be done with them between steps.
+
+Knows how to log, evaluate and save; `hooks.py` knows when.
+"""
+
+import itertools
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from safetensors.torch import save_file
+
+from tunesmith import files
+from tunesmith.config.schema import Config
+from tunesmith.data.batches import windows, windows_per_epoch
+from tunesmith.jobs import checkpoints
+from tunesmith.log import OptionError
+from tunesmith.models import save
+from tunesmith.optim import build, schedules
+from tunesmith.train import checkpoint, loop, trackers
+from tunesmith.train.checkpoint import Position
+from tunesmith.train.evaluate import evaluate_all
+from tunesmith.train.events import NoRecord, Record, speed
+from tunesmith.train.hooks import Hooks, timetable
+from tunesmith.train.inputs import Inputs, Place
+from tunesmith.train.loop import Step
+from tunesmith.train.policy import tuned_model
+from tunesmith.train.progress import Progress
+from tunesmith.train.runtime import Runtime
+from tunesmith.train.stop import Stops
+
+
+TRAINED = "trained.safetensors"
+"""A checkpoint's trained weights, exact."""
+
+
+class Session:
+    """A run from its first step, or from a checkpoint's, to its end.  Made on every process."""
+
+    def __init__(self, cfg: Config, inputs: Inputs, runtime: Runtime, place: Place):
+        self.cfg, self.inputs, self.runtime, self.place = cfg, inputs, runtime, place
+        self.model = tuned_model(cfg, inputs.source, runtime)
+        self.policy = runtime.prepare(self.model)
+        self.objective = inputs.stage.objective()
+        self.accumulation = _accumulation(cfg, runtime.world_size)
+        per_epoch = windows_per_epoch(
+            len(inputs.prepared.train),
+            batch_size=cfg.train.per_device_train_batch_size,
+            accumulation=self.accumulation,
+            ranks=runtime.world_size,
+        )
+        self.due = timetable(cfg.train, per_epoch, bool(inputs.prepared.evals))
+        self.optimizer = build.build(self.model, cfg.optim)
+        runtime.use(self.optimizer)
+        self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
+        runtime.seed("dropout", cfg.train.seed)
+        self.position = Position(fingerprint=inputs.prepared.fingerprint)
+        if place.checkpoint is not None:
+            self.position = self._restore(place.checkpoint)
+        self.evaluation: dict[str, float] = {}
+        self.record = self._open_record() if runtime.is_main else NoRecord()
+        self.progress = Progress("training", self.due.total, self.position.step, disable=cfg.train.disable_tqdm)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.close()
+        self.record.__exit__(kind, error, trace)
+
+    def fit(self, stops: Stops) -> Hooks:
+        """Train to the end, or until somebody stops it, doing what is due between steps."""
+        train, position = self.cfg.train, self.position
+        hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit)
+        stream = windows(
+            self.inputs.prepared.train,
+            batch_size=train.per_device_train_batch_size,
+            accumulation=self.accumulation,
+            ranks=self.runtime.world_size,
+            rank=self.runtime.rank,
+            seed=train.seed if train.data_seed is None else train.data_seed,
+            shuffle=not self.cfg.data.disable_shuffling,
+            start_window=position.step,
+            pad_id=self.inputs.tokenizer.pad_token_id,
+        )
+        loop.fit(
+            self.policy,
+            self.objective,
+            itertools.islice(stream, self.due.total - position.step),
+            self.optimizer,
+            self.schedule,
+            self.runtime,
+            self.cfg.optim.max_grad_norm,
+            asked_to_stop=lambda: stops.signum is not None,
+            on_step=hooks.after,
+        )
+        self.evaluation = hooks.evaluation
+        return hooks
+
+    # -- what hooks call
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far."""
+        return self.position.step / self.due.per_epoch
+
+    def advance(self, step: Step) -> None:
+        """Show that a step is done."""
+        here = self.position
+        self.progress.advance(here.step, loss=step.loss, lr=step.learning_rate, tokens=here.tokens, epoch=self.epoch)
+
+    def log(self, step: Step, loss: float) -> None:
+        """Write a log row; `loss` is the mean of the steps since the last one."""
+        here = self.position
+        metrics: dict[str, float] = {
+            "loss": loss,
+            "grad_norm": step.grad_norm,
+            "learning_rate": step.learning_rate,
+            "epoch": self.epoch,
+            "num_input_tokens_seen": here.tokens,
+        }
+        if self.cfg.train.include_num_input_tokens_seen:
+            metrics |= {"num_padded_tokens_seen": here.padded_tokens, "num_loss_tokens_seen": here.loss_tokens}
+        self.record.log(here.step, metrics, here.seconds)
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss on each evaluation set, written to the log; returns what `eval_results.json` holds."""
+        results = evaluate_all(self.model, self.inputs, self.runtime, self.cfg.train)
+        here = self.position
+        losses = {name: value for name, value in results.items() if name.endswith(("_loss", "_perplexity"))}
+        self.record.log(here.step, losses | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
+        return results
+
+    def save(self) -> None:
+        """Publish a checkpoint of this step, and remove those beyond `save_total_limit`."""
+        self.position.log_history = self.record.history
+        saved = checkpoint.save(
+            self.place.folder,
+            self.position,
+            None if self.cfg.train.save_only_model else self.optimizer,
+            self.schedule,
+            self.runtime,
+            self._write_checkpoint,
+        )
+        if self.runtime.is_main:
+            checkpoints.keep_newest(self.place.folder, self.cfg.train.save_total_limit)
+        self.record.event("checkpoint", step=self.position.step, path=saved.name)
+
+    def finish(self) -> None:
+        """Evaluate once more if the last step did not, and write the tuned model, the results and the state."""
+        here = self.position
+        if self.inputs.prepared.evals and not self.evaluation:
+            self.evaluation = self.evaluate()
+        results: dict[str, float] = {"epoch": self.epoch, "train_loss": here.loss_sum / max(here.step, 1)}
+        results |= speed("train", seconds=here.seconds, samples=here.rows, steps=here.step)
+        if self.cfg.train.include_num_input_tokens_seen:
+            results["num_input_tokens_seen"] = here.tokens
+        if self.runtime.is_main:
+            self._publish()
+        self.record.results("train", results)
+        if self.evaluation:
+            self.record.results("eval", {"epoch": self.epoch} | self.evaluation)
+
+    # -- how it is put back and written
+
+    def _restore(self, place: Path) -> Position:
+        restored = checkpoint.load(
+            place,
+            self.optimizer,
+            self.schedule,
+            self.runtime,
+            lambda folder: save.load_trained(self.model, folder / TRAINED),
+        )
+        if restored.fingerprint != self.position.fingerprint and not self.cfg.train.resume_anyway:
+            raise OptionError(
+                f"{place}: the data is not what the run began with; bring it back, choose another output_dir, or set "
+                "resume_anyway: true"
+            )
+        return restored
+
+    def _open_record(self) -> Record:
+        train, folder = self.cfg.train, self.place.folder
+        started = trackers.start(
+            train.report_to,
+            run_name=train.run_name or folder.name,
+            logging_dir=Path(train.logging_dir or folder) / (folder.name if train.logging_dir else ""),
+            options=self.cfg.flat(),
+            resumed=self.position.step or None,
+        )
+        return Record(folder, total_steps=self.due.total, history=self.position.log_history, trackers=started)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        """The model as others load it, and the trained weights in the precision they are trained in."""
+        self._write_model(folder)
+        if not self.cfg.train.save_only_model:
+            save_file(save.save_trained_exact(self.model), folder / TRAINED)
+        self._write_state(folder)
+
+    def _publish(self) -> None:
+        """Write the model into the run's folder; each file appears whole."""
+        made = files.folder_beside(self.place.folder / "model")
+        self._write_model(made)
+        self._write_state(made)
+        files.publish_files(made, self.place.folder)
+
+    def _write_model(self, folder: Path) -> None:
+        tokenizer, chat = self.inputs.tokenizer, self.inputs.chat
+        words = chat.stop_words if chat else ()
+        known = tokenizer.get_vocab()
+        stops = [tokenizer.eos_token_id, *(known[word] for word in words if word in known)]
+        save.save_final(
+            self.model,
+            tokenizer,
+            folder,
+            chat_template=chat.chat_template() if chat else None,
+            stop_token_ids=[stop for stop in dict.fromkeys(stops) if stop is not None],
+        )
+
+    def _write_state(self, folder: Path) -> None:
+        facts = {
+            "global_step": self.position.step,
+            "epoch": self.epoch,
+            "num_train_epochs": self.cfg.train.num_train_epochs,
+            "num_input_tokens_seen": self.position.tokens,
+            "train_batch_size": self.cfg.train.per_device_train_batch_size,
+            "logging_steps": self.due.logging,
+            "save_steps": self.due.saving,
+            "eval_steps": self.due.evaluating,
+        }
+        self.record.save_state(folder, facts)
+
+
+def _accumulation(cfg: Config, ranks: int) -> int:
+    """Micro-batches per step, from `global_batch_size` where it is given."""
+    train = cfg.train
+    if train.global_batch_size is None:
+        return train.gradient_accumulation_steps
+    at_once = train.per_device_train_batch_size * ranks
+    if train.global_batch_size % at_once:
+        raise OptionError(
+            f"global_batch_size: {train.global_batch_size} is no multiple of per_device_train_batch_size x processes = "
+            f"{train.per_device_train_batch_size} x {ranks}"
+        )
+    return train.global_batch_size // at_once

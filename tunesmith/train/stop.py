@@ -1,0 +1,47 @@
+"""How a run ends early: Ctrl-C and SIGTERM finish the step first.  Knows signals; knows nothing of training."""
+
+import os
+import signal
+from types import FrameType
+
+
+class Stopped(BaseException):
+    """Raised by the first signal where there is no step to finish.  Not an Exception, so nothing swallows it."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Stops:
+    """Listens for SIGINT and SIGTERM.  The first asks, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._waiting = False
+
+    def listen(self) -> None:
+        """Take over both signals; outside `wait_for_step` the first one raises Stopped."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._receive)
+
+    def wait_for_step(self) -> None:
+        """From here on the first signal only sets `signum`; the loop looks at it between steps."""
+        self._waiting = True
+
+    def wait_no_more(self) -> None:
+        """From here on the first signal raises again."""
+        self._waiting = False
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number: 130 or 143."""
+        assert self.signum is not None, "nothing was stopped"
+        return 128 + self.signum
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None:
+            os._exit(128 + signum)
+        self.signum = signum
+        if not self._waiting:
+            raise Stopped(signum)

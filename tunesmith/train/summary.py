@@ -1,0 +1,39 @@
+"""The few lines a user reads before the first step and after the last.  Knows a session; changes nothing."""
+
+from tunesmith.jobs.folder import CONFIG
+from tunesmith.log import note, say, warn
+from tunesmith.models.tuning.count import trainable
+from tunesmith.train.session import Session
+
+
+def before(session: Session) -> None:
+    """Say what is about to be trained, where, and for how long."""
+    runtime, train, due = session.runtime, session.cfg.train, session.due
+    where = "the CPU" if runtime.device.type == "cpu" else f"{runtime.world_size} GPU{'s' * (runtime.world_size > 1)}"
+    hint = ", no GPU was found" if session.cfg.model.device == "auto" and runtime.device.type == "cpu" else ""
+    note("device", f"training on {where} in {runtime.precision.name}{hint}")
+    trained, everything = trainable(session.model)
+    say(
+        f"{session.cfg.tuning.finetuning_type}: {trained:,} of {everything:,} weights are trained ({trained / everything:.2%})"
+    )
+    rows = train.per_device_train_batch_size * session.accumulation * runtime.world_size
+    say(
+        f"{due.total:,} steps of {rows} rows ({train.per_device_train_batch_size} a device x {session.accumulation} "
+        f"accumulated x {runtime.world_size} process{'es' * (runtime.world_size > 1)}), {due.per_epoch:,} steps an epoch"
+    )
+
+
+def after(session: Session, stopped: bool) -> None:
+    """Say how the run ended and where everything lies."""
+    folder, step, total = session.place.folder, session.position.step, session.due.total
+    if stopped:
+        warn(
+            "stopped",
+            f"after step {step} of {total}; saved {folder / f'checkpoint-{step}'}; the same command goes on there",
+        )
+        return
+    mean = session.position.loss_sum / max(step, 1)
+    say(f"Done: {step:,} steps, mean loss {mean:.4f}. The model is in {folder}; its options are in {folder / CONFIG}.")
+    if session.cfg.train.plot_loss:
+        say(f"Loss picture: {folder / 'training_loss.png'}")
+    say(f"Talk to it: tunesmith chat {folder}")
