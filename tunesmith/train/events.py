@@ -29,8 +29,8 @@ TRAINER_LOG = "trainer_log.jsonl"
 TRAINER_STATE = "trainer_state.json"
 RUN_LOG = "run.log"
 
-_LOG_KEYS = {"loss": "loss", "eval_loss": "eval_loss", "learning_rate": "lr", "epoch": "epoch"}
-"""A metric's name in the loop -> in `trainer_log.jsonl`."""
+_LOG_KEYS = {"loss": "loss", "learning_rate": "lr", "epoch": "epoch"}
+"""A metric's name in the loop -> in `trainer_log.jsonl`.  Losses on evaluation sets keep their names."""
 
 _STATE: dict[str, Any] = {
     "best_global_step": None,
@@ -95,7 +95,8 @@ class Record:
         """Write a log row: `metrics` after `step` optimizer steps and `seconds` of training, over all starts.
 
         Every metric goes to `trainer_state.json`, the events and the trackers; to `trainer_log.jsonl` go `loss`,
-        `eval_loss`, `learning_rate`, `epoch` and `num_input_tokens_seen`, under that file's names.
+        `learning_rate`, `epoch` and `num_input_tokens_seen`, under that file's names, and `eval_loss` or, with several
+        sets, each `eval_NAME_loss`.
         """
         entry = {**metrics, "step": step, "seconds": seconds}
         self.history.append(entry)
@@ -146,6 +147,7 @@ class Record:
         step, seconds = entry["step"], entry["seconds"]
         remaining = seconds / step * (self.total_steps - step) if step else 0.0
         row = {"current_steps": step, "total_steps": self.total_steps}
+        row |= {name: value for name, value in entry.items() if is_eval_loss(name)}
         row |= {ours: entry[name] for name, ours in _LOG_KEYS.items() if name in entry}
         row |= {
             "percentage": round(100 * step / self.total_steps, 2) if self.total_steps else 100.0,
@@ -196,6 +198,11 @@ def speed(name: str, *, seconds: float, samples: int, steps: int) -> dict[str, f
         f"{name}_samples_per_second": round(samples / seconds, 3) if seconds else 0.0,
         f"{name}_steps_per_second": round(steps / seconds, 3) if seconds else 0.0,
     }
+
+
+def is_eval_loss(name: str) -> bool:
+    """Whether a metric is the loss on an evaluation set: `eval_loss`, or `eval_NAME_loss` when there are several."""
+    return name.startswith("eval_") and name.endswith("_loss")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
