@@ -39,9 +39,9 @@ class Window:
     batches: list[Batch]
 
 
-def windows_per_epoch(rows: int, *, batch_size: int, accumulation: int, ranks: int) -> int:
-    """Optimizer steps in an epoch; the last may be short."""
-    return -(-rows // (batch_size * accumulation * ranks))
+def windows_per_epoch(rows: int, window_rows: int) -> int:
+    """Optimizer steps in an epoch of `rows` rows, `window_rows` in each; the last may be short."""
+    return -(-rows // window_rows)
 
 
 def windows(
@@ -66,7 +66,7 @@ def windows(
     assert len(samples), "no rows, no windows"
     order = Order(len(samples), seed, shuffle)
     size = batch_size * accumulation * ranks
-    steps = windows_per_epoch(len(samples), batch_size=batch_size, accumulation=accumulation, ranks=ranks)
+    steps = windows_per_epoch(len(samples), size)
     epoch, number = divmod(start_window, steps)
     while epochs is None or epoch < epochs:
         permutation = order.epoch(epoch)

@@ -23,5 +23,10 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
         labels[place, :tokens] = sample.labels
         mask[place, :tokens] = 1
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    tensors = (torch.from_numpy(array) for array in (ids, labels, mask, positions))
-    return Batch(*tensors, rows=tuple(rows))
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(labels),
+        torch.from_numpy(mask),
+        torch.from_numpy(positions),
+        tuple(rows),
+    )

@@ -2,7 +2,7 @@
 mask and of the length; knows no file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,11 @@ class Encoded:
     trained: np.ndarray
     lengths: np.ndarray
 
-    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of one row, and which are trained."""
-        end = int(self.lengths[: index + 1].sum())
-        place = slice(end - int(self.lengths[index]), end)
-        return self.ids[place], self.trained[place]
+    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Ids of each row, and which are trained."""
+        ends = np.cumsum(self.lengths).tolist()
+        for start, end in zip([0, *ends], ends, strict=False):
+            yield self.ids[start:end], self.trained[start:end]
 
 
 class Encoder:
@@ -66,10 +66,8 @@ class Encoder:
             kept.append(index)
         learned = [self.learned(spans, conversations[index]) for index, spans in zip(kept, rows, strict=True)]
         encoded = self.encode_many(rows, learned)
-        ends = np.cumsum(encoded.lengths)
-        for place, index in enumerate(kept):
-            row = slice(int(ends[place] - encoded.lengths[place]), int(ends[place]))
-            self._keep(outcome, index, encoded.ids[row], encoded.trained[row], conversations[index])
+        for index, (ids, trained) in zip(kept, encoded.rows(), strict=True):
+            self._keep(outcome, index, ids, trained, conversations[index])
         return outcome
 
     def _keep(
