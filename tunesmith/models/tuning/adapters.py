@@ -1,0 +1,144 @@
+"""Reads adapter folders: checks that each fits the model, merges it, or puts it on to be trained or used."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tunesmith import log
+from tunesmith.log import ModelError
+from tunesmith.models.complete import read_header
+from tunesmith.models.tuning.carried import Factors, factors_of, joined
+from tunesmith.models.weights import check_finite
+from tunesmith.models.where import Source
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
+HOLDS = "holds"
+"""In the weights' metadata: a JSON list of the adapters that were merged before this one and are in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter as read from its folder.  `holds`: names of other adapters that are already in it."""
+
+    source: Source
+    config: LoraConfig
+    tensors: dict[str, Tensor]
+    holds: tuple[str, ...]
+
+
+def read(source: Source) -> Adapter:
+    """Raises ModelError when the folder holds no whole LoRA adapter, or values that are not finite."""
+    folder = source.folder
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"adapter_name_or_path: {folder} holds no adapter (no {CONFIG})")
+    try:
+        config = PeftConfig.from_pretrained(folder)
+    except (ValueError, TypeError, KeyError) as fault:
+        raise ModelError(f"{folder / CONFIG}: not readable: {fault}") from fault
+    if not isinstance(config, LoraConfig):
+        raise ModelError(f"{folder / CONFIG}: an adapter of type {config.peft_type}; only LoRA is built")
+    if (folder / WEIGHTS).is_file():
+        read_header(folder / WEIGHTS)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            holds = json.loads((file.metadata() or {}).get(HOLDS, "[]"))
+        tensors = load_file(folder / WEIGHTS)
+    elif (folder / PICKLED).is_file():
+        holds, tensors = [], torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
+    else:
+        raise ModelError(f"{folder}: no adapter weights (looked for {WEIGHTS}, {PICKLED})")
+    check_finite(tensors.items(), str(folder))
+    return Adapter(source, config, tensors, tuple(holds))
+
+
+def read_all(sources: Sequence[Source]) -> list[Adapter]:
+    """Read several, to be put one onto another.  Raises ModelError when one already holds another of them."""
+    adapters = [read(source) for source in sources]
+    names = [source.name for source in sources]
+    for adapter in adapters:
+        twice = [name for name in adapter.holds if name in names]
+        if twice:
+            raise ModelError(
+                f"adapter_name_or_path: {adapter.source.name} already holds {', '.join(twice)}; name it alone"
+            )
+    return adapters
+
+
+def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtype: bool = False) -> PeftModel:
+    """The model with this adapter, its weights in fp32 (with `keep_dtype`, in the base's format).
+
+    Raises ModelError naming the first module or tensor that does not fit the model.
+    """
+    where, config = adapter.source.folder, adapter.config
+    _compare_bases(adapter, model)
+    config.base_model_name_or_path = None
+    config.inference_mode = not trained
+    try:
+        wrapped = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
+        result = set_peft_model_state_dict(wrapped, adapter.tensors)
+    except (ValueError, RuntimeError, KeyError) as fault:
+        raise ModelError(f"{where}: the adapter does not fit {model.name_or_path}: {fault}") from fault
+    marks = (".lora_", ".modules_to_save.")
+    missing = sorted(name for name in result.missing_keys if any(mark in name for mark in marks))
+    for names, what in ((missing, "lacks"), (sorted(result.unexpected_keys), "has no place for")):
+        if names:
+            subject = str(where) if what == "lacks" else f"{model.name_or_path}"
+            raise ModelError(
+                f"{where}: the adapter does not fit: {subject} {what} {len(names)} tensors: {names[0]}, ..."
+            )
+    return wrapped
+
+
+def merge(model: PreTrainedModel, sources: Sequence[Source]) -> PreTrainedModel:
+    """The model with all these adapters merged into its weights, in this order."""
+    return merge_keeping(model, read_all(sources), strict=False)[0]
+
+
+def merge_keeping(
+    model: PreTrainedModel, adapters: Sequence[Adapter], *, strict: bool
+) -> tuple[PreTrainedModel, Factors]:
+    """Merge, and return also what it changed, as low-rank factors.
+
+    With `strict`, raises ModelError for an adapter whose change is not low-rank (DoRA, modules trained in full), for then
+    no adapter trained on top of it would load on the base model.
+    """
+    changed: Factors = {}
+    for adapter in adapters:
+        extras = [name for name in ("use_dora", "modules_to_save") if adapter.config.to_dict()[name]]
+        if strict and extras:
+            raise ModelError(
+                f"{adapter.source.folder}: an adapter with {' and '.join(extras)} cannot be under another one; merge it "
+                "into a model of its own first"
+            )
+        wrapped = put_on(model, adapter, trained=False)
+        changed = joined(changed, factors_of(wrapped))
+        try:
+            model = wrapped.merge_and_unload(safe_merge=True)
+        except ValueError as fault:
+            raise ModelError(f"{adapter.source.folder}: the adapter cannot be merged: {fault}") from fault
+    return model, changed
+
+
+def attach(model: PreTrainedModel, sources: Sequence[Source]) -> PreTrainedModel | PeftModel:
+    """The model as it is to be used, not trained: all adapters but the last merged, the last one put on."""
+    adapters = read_all(sources)
+    if not adapters:
+        return model
+    merged, _ = merge_keeping(model, adapters[:-1], strict=False)
+    return put_on(merged, adapters[-1], trained=False).eval()
+
+
+def _compare_bases(adapter: Adapter, model: PreTrainedModel) -> None:
+    """Same-named bases may lie in different places; differently named ones deserve a word, for shapes alone may fit."""
+    written = adapter.config.base_model_name_or_path
+    if written and Path(written).name != Path(model.name_or_path).name:
+        log.warn(str(adapter.source.folder), f"this adapter was trained on {written}, not on {model.name_or_path}")

@@ -1,0 +1,146 @@
+"""LoRA: small trained matrices beside frozen weights, through peft.  Knows adapters; knows nothing of optimizers."""
+
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tunesmith import log
+from tunesmith.config.tuning import TuningConfig
+from tunesmith.log import OptionError
+from tunesmith.models import structure
+from tunesmith.models.precision import Precision, settle
+from tunesmith.models.tuning import adapters as adapter_files
+from tunesmith.models.tuning import targets
+from tunesmith.models.tuning.carried import ADAPTER, carry, factors_of, joined, negated
+from tunesmith.models.where import Source
+
+STARTS: dict[str, bool | str] = {
+    "kaiming": True,
+    "zero": True,
+    "normal": "gaussian",
+    "gaussian": "gaussian",
+    "orthogonal": True,
+    "pissa": "pissa",
+    "olora": "olora",
+}
+"""`lora_init` -> what peft calls it."""
+FROM_THE_BASE = ("pissa", "olora")
+"""Starts that take the first matrices out of the base's weights, and so change it."""
+
+
+def apply(
+    model: PreTrainedModel, cfg: TuningConfig, *, precision: Precision, adapters: Sequence[Source] = ()
+) -> PeftModel:
+    """The model with frozen weights and one trained adapter.
+
+    Of `adapters`, all but the last are merged and the last is trained on; with `create_new_adapter` all are merged and a
+    fresh one is trained.  Fresh matrices are drawn from torch's generator, which the caller seeds: a run that is resumed
+    must seed it the same.  What is saved loads on the unchanged base model in every case.  Raises OptionError for
+    targets that match nothing and starts that do not go, ModelError for adapters that do not fit.
+    """
+    found = adapter_files.read_all(adapters)
+    goes_on = bool(found) and not cfg.create_new_adapter
+    below = found[:-1] if goes_on else found
+    model, factors = adapter_files.merge_keeping(model, below, strict=True)
+    keep_dtype = precision.trained != torch.float32
+    if goes_on:
+        tuned = adapter_files.put_on(model, found[-1], trained=True, keep_dtype=keep_dtype)
+        _say_own_settings(found[-1].config, below)
+    else:
+        tuned = _fresh(model, cfg, keep_dtype)
+        if cfg.lora_init in FROM_THE_BASE:
+            factors = joined(factors, negated(factors_of(tuned)))
+    _check_dora(tuned.peft_config[ADAPTER], bool(factors))
+    holds = tuple(dict.fromkeys(name for a in below for name in (*a.holds, a.source.name)))
+    carry(tuned, factors, holds)
+    if below:
+        log.note(
+            "adapter_name_or_path", f"what is saved will hold {', '.join(holds)} too: load it alone on the base model"
+        )
+    settle(tuned, precision)
+    return tuned
+
+
+def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftModel:
+    wanted = targets.resolve(model, cfg.lora_target)
+    config = LoraConfig(
+        r=cfg.lora_rank,
+        lora_alpha=cfg.lora_alpha if cfg.lora_alpha is not None else 2 * cfg.lora_rank,
+        lora_dropout=cfg.lora_dropout,
+        target_modules=wanted,
+        modules_to_save=targets.check_names(model, cfg.additional_target, "additional_target") or None,
+        use_rslora=cfg.use_rslora,
+        use_dora=cfg.use_dora,
+        init_lora_weights=_start(model, cfg, wanted),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in _modules(model, wanted)),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    _say_experts(model)
+    tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
+    layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
+    if cfg.lora_init == "orthogonal":
+        for layer in layers:
+            for first in layer.lora_A.values():
+                nn.init.orthogonal_(first.weight)
+    if cfg.lora_init not in FROM_THE_BASE:
+        assert all(not second.weight.any() for layer in layers for second in layer.lora_B.values()), (
+            "step 0 is the base"
+        )
+    return tuned
+
+
+def _start(model: PreTrainedModel, cfg: TuningConfig, wanted: Sequence[str]) -> bool | str:
+    """peft's name of `lora_init`.  Raises OptionError for one that cannot start these modules."""
+    if cfg.lora_init == "loftq":
+        raise OptionError("lora_init: loftq is not built yet")
+    if cfg.lora_init == "zero":
+        log.note(
+            "lora_init",
+            "zero starts with no change to the model; LoRA's first matrix is kaiming, or it would not learn",
+        )
+    if cfg.lora_init in FROM_THE_BASE:
+        for module in _modules(model, wanted):
+            if isinstance(module, nn.Embedding) or (cfg.lora_init == "olora" and isinstance(module, Conv1D)):
+                raise OptionError(f"lora_init: {cfg.lora_init} cannot start a module of type {type(module).__name__}")
+            smallest = min(side for weight in module.parameters() if weight.ndim == 2 for side in weight.shape)
+            if cfg.lora_rank > smallest:
+                raise OptionError(
+                    f"lora_rank: {cfg.lora_init} takes at most the smallest side of each matrix, here {smallest}; got "
+                    f"{cfg.lora_rank}"
+                )
+    if cfg.lora_init == "pissa" and cfg.pissa_iter >= 0:
+        return f"pissa_niter_{cfg.pissa_iter}"
+    return STARTS[cfg.lora_init]
+
+
+def _modules(model: PreTrainedModel, wanted: Sequence[str]) -> list[nn.Module]:
+    chosen = set(structure.named_by(wanted, [name for name, _ in model.named_modules()]))
+    return [module for name, module in model.named_modules() if name in chosen]
+
+
+def _check_dora(config: LoraConfig, base_changed: bool) -> None:
+    if config.use_dora and base_changed:
+        raise OptionError(
+            "use_dora: it does not go with a start from the base's weights (pissa, olora) or with merged adapters, for "
+            "what is saved would not load on the base model"
+        )
+
+
+def _say_own_settings(config: LoraConfig, below: Sequence[object]) -> None:
+    log.note(
+        "adapter_name_or_path",
+        f"training goes on with the {'last' if below else 'given'} adapter's own rank {config.r}, alpha "
+        f"{config.lora_alpha}, dropout {config.lora_dropout} and targets; lora_* options have no effect on it",
+    )
+
+
+def _say_experts(model: PreTrainedModel) -> None:
+    experts = structure.endings(name for name, weight in model.named_parameters() if weight.ndim == 3)
+    if experts:
+        log.note("lora_target", f"weights of experts ({', '.join(experts)}) are no linear modules and get no LoRA")
