@@ -7,6 +7,10 @@ from typing import Literal, Protocol
 Role = Literal["system", "user", "assistant", "function", "observation"]
 """`function` is an assistant turn that calls tools (its content: the calls as JSON); `observation` a tool's result."""
 
+Thinking = Literal["as_data", "strip_history", "empty_masked", "strip"]
+"""`as_data`: answers as they are; `strip_history`: no thoughts before the last answer; `empty_masked`: an empty thought,
+never learned, where there is none; `strip`: no thoughts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -26,6 +30,8 @@ class Conversation:
     tools: str = ""
     where: str = ""
     """File and row it came from, for messages: `identity.json row 12`."""
+    thinking: Thinking | None = None
+    """What happens to this row's thoughts; None leaves it to the template's options."""
 
 
 @dataclass(frozen=True, slots=True)
