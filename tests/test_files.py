@@ -7,16 +7,12 @@ from pathlib import Path
 import pytest
 
 from tunesmith.files import (
-    MANIFEST,
-    checkpoints,
-    damage,
     folder_beside,
+    publish_files,
     publish_folder,
-    remove_folder,
     remove_leftovers,
     sha256_of,
     write_beside,
-    write_manifest,
 )
 
 
@@ -82,38 +78,16 @@ def test_the_hash_is_of_the_bytes(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
-def checkpoint(folder: Path, step: int) -> Path:
-    path = folder / f"checkpoint-{step}"
-    (path / "deep").mkdir(parents=True)
-    (path / "deep" / "weights").write_bytes(b"12345")
-    write_manifest(path)
-    return path
-
-
-def test_a_manifest_finds_every_damage(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path, 1)
-    assert damage(path) is None
-    weights = path / "deep" / "weights"
-    weights.write_bytes(b"12346")
-    assert damage(path) == "holds a deep/weights that has changed since it was written"
-    weights.write_bytes(b"1234")
-    assert damage(path) == "holds 4 bytes of deep/weights, not 5"
-    weights.unlink()
-    assert damage(path) == "lacks deep/weights"
-    (path / MANIFEST).write_text('{"files": {"a"')
-    assert damage(path) == f"has an unreadable {MANIFEST}"
-    (path / MANIFEST).unlink()
-    assert damage(path) == f"has no {MANIFEST}"
-
-
-def test_checkpoints_are_listed_by_step_and_foreign_folders_are_not(tmp_path: Path) -> None:
-    ours = [checkpoint(tmp_path, step) for step in (9, 10, 100)]
-    (tmp_path / "checkpoint-50").mkdir()
-    (tmp_path / "checkpoint-final").mkdir()
-    assert checkpoints(tmp_path) == ours
-    assert checkpoints(tmp_path / "absent") == []
-
-
-def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
-    remove_folder(checkpoint(tmp_path, 5))
-    assert os.listdir(tmp_path) == []
+def test_files_are_published_among_others(tmp_path: Path) -> None:
+    final = tmp_path / "run"
+    (final / "deep").mkdir(parents=True)
+    (final / "notes.txt").write_text("foreign")
+    (final / "deep" / "weights").write_text("old")
+    filled = folder_beside(tmp_path / "model")
+    (filled / "deep").mkdir()
+    (filled / "deep" / "weights").write_text("new")
+    (filled / "config.json").write_text("{}")
+    publish_files(filled, final)
+    held = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert held == {"run/notes.txt": "foreign", "run/deep/weights": "new", "run/config.json": "{}"}
+    assert os.listdir(tmp_path) == ["run"]

@@ -6,14 +6,10 @@ machine that loses power, finds the old state or the new one.  What a killed pro
 """
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
 from pathlib import Path
-
-MANIFEST = "manifest.json"
-"""In a checkpoint: the size and hash of each of its other files."""
 
 _PARTIAL = ".partial"
 _REPLACED = ".replaced"
@@ -61,20 +57,17 @@ def publish_folder(filled: Path, final: Path) -> None:
     _remove(replaced)
 
 
-def remove_folder(folder: Path) -> None:
-    """Make a folder disappear at once, then free what it held: no reader finds half of it."""
-    gone = _name_beside(folder)
-    os.rename(folder, gone)
-    shutil.rmtree(gone)
-
-
-def publish_files(filled: Path, folder: Path) -> None:
-    """Move each file of the folder `filled` into `folder`, whole or not at all, replacing those of the same names."""
-    for path in sorted(filled.iterdir()):
-        _sync_file(path)
-        os.replace(path, folder / path.name)
-    filled.rmdir()
-    sync_folder(folder)
+def publish_files(filled: Path, final: Path) -> None:
+    """Move every file under `filled` to the same place under `final`, each whole and already on the disk, replacing
+    what has its name; other files in `final` stay.  `filled`, on the same disk, is removed."""
+    for path in sorted(filled.rglob("*")):
+        if path.is_file():
+            _sync_file(path)
+            place = final / path.relative_to(filled)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
+            sync_folder(place.parent)
+    _remove(filled)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
@@ -90,44 +83,6 @@ def remove_leftovers(folder: Path) -> list[Path]:
     for path in leftovers:
         _remove(path)
     return leftovers
-
-
-def write_manifest(folder: Path) -> None:
-    """Write down the size and hash of every file under `folder`, for `damage` to compare."""
-    held = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
-    manifest = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in held
-    }
-    write_beside(folder / MANIFEST, json.dumps({"files": manifest}, indent=1))
-
-
-def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that has a manifest, in words that follow its name; None when it is whole."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
-        return f"has no {MANIFEST}"
-    except (ValueError, KeyError, TypeError):
-        return f"has an unreadable {MANIFEST}"
-    for name, expected in manifest.items():
-        path = folder / name
-        if not path.is_file():
-            return f"lacks {name}"
-        if path.stat().st_size != expected["bytes"]:
-            return f"holds {path.stat().st_size} bytes of {name}, not {expected['bytes']}"
-        if sha256_of(path) != expected["sha256"]:
-            return f"holds a {name} that has changed since it was written"
-    return None
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The folders `checkpoint-STEP` under `folder` that have a manifest, by step."""
-    found = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in folder.glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdecimal() and (path / MANIFEST).is_file()
-    }
-    return [found[step] for step in sorted(found)]
 
 
 def sync_folder(folder: Path) -> None:

@@ -78,6 +78,13 @@ def test_an_interrupted_run_logs_what_an_undisturbed_one_does(tmp_path: Path) ->
     assert len(read_rows(broken / TRAINER_LOG)) == 20
 
 
+def test_evaluating_in_a_run_s_folder_leaves_its_log_alone(tmp_path: Path) -> None:
+    run(tmp_path, [], 1, 3)
+    with Record(tmp_path, total_steps=0) as record:
+        record.results("eval", {"eval_loss": 1.0})
+    assert len(read_rows(tmp_path / TRAINER_LOG)) == 3
+
+
 def test_events_are_numbered_over_all_starts_and_a_torn_line_is_cut(tmp_path: Path) -> None:
     with Record(tmp_path, total_steps=5) as record:
         record.event("started", folder=tmp_path)

@@ -199,9 +199,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _is_remains(folder: Path) -> bool:
     """True for a run that was killed before `run.json`: only its config is there."""
-    return not any((folder / name).exists() for name in WRITTEN if name != CONFIG) and not files.checkpoints(
-        folder, whole=False
-    )
+    return not any((folder / name).exists() for name in WRITTEN if name != CONFIG) and not checkpoints.every(folder)
 
 
 def is_secret(name: str) -> bool:

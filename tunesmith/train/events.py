@@ -75,7 +75,8 @@ class Record:
         history: list[dict[str, Any]] | None = None,
         trackers: Sequence[Tracker] = (),
     ):
-        """Open `folder`, which must exist.  `history`: the rows of the checkpoint that the run goes on from."""
+        """Open `folder`, which must exist.  `history`: the rows of the checkpoint that the run goes on from, or an empty
+        list; the log is made to hold just these.  None adds to whatever log there is."""
         self.folder = folder
         self.total_steps = total_steps
         self.history = [] if history is None else history
@@ -83,7 +84,8 @@ class Record:
         self._trackers = trackers
         self._events = folder / EVENTS
         self._number = _mend(self._events)
-        write_beside(folder / TRAINER_LOG, "".join(_line(self._row(entry)) for entry in self.history))
+        if history is not None:
+            write_beside(folder / TRAINER_LOG, "".join(_line(self._row(entry)) for entry in history))
         self._stop_listening = log.listen(self._hear)
 
     def event(self, kind: str, **data: Any) -> None:
