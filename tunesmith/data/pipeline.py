@@ -15,7 +15,7 @@ from tunesmith.data import mix
 from tunesmith.data.encode import Encoder
 from tunesmith.data.formats import Reader, Unusable
 from tunesmith.data.pack import Blocks
-from tunesmith.data.prepare import Preparer, prepare_rows
+from tunesmith.data.prepare import Workers
 from tunesmith.data.report import Report
 from tunesmith.data.sample import Samples
 from tunesmith.data.sources import Dataset, find_datasets
@@ -59,15 +59,16 @@ def prepare(
     trained."""
     _check(cfg, stage)
     job = _Job(cfg, stage, seed, Encoder(tokenizer, chat_format, cfg), on_progress)
-    train = job.samples(find_datasets(cfg.dataset, cfg.dataset_dir, search_folders))
     evals: dict[str, ArraySamples] = {}
+    with job.workers:
+        train = job.samples(find_datasets(cfg.dataset, cfg.dataset_dir, search_folders))
+        if cfg.eval_dataset:
+            datasets = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
+            groups = {each.name: [each] for each in datasets} if cfg.eval_on_each_dataset else {"eval": datasets}
+            evals = {name: job.samples(group) for name, group in groups.items()}
     if cfg.val_size:
         trained_on, held_out = mix.split(train.keys, cfg.val_size, seed)
         train, evals = train.choose(trained_on), {"eval": train.choose(held_out)}
-    elif cfg.eval_dataset:
-        datasets = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
-        groups = {each.name: [each] for each in datasets} if cfg.eval_on_each_dataset else {"eval": datasets}
-        evals = {name: job.samples(group) for name, group in groups.items()}
     job.finish()
     samples = job.final(train)
     _describe(job.report, train, samples, evals)
@@ -86,7 +87,13 @@ class _Job:
     def __init__(self, cfg: DataConfig, stage: str, seed: int, encoder: Encoder, on_progress: OnProgress):
         self.cfg, self.seed, self.encoder, self.on_progress = cfg, seed, encoder, on_progress
         self.plain_text = stage == "pt"
-        self.workers = _workers(cfg.preprocessing_num_workers)
+        self.workers = Workers(
+            _workers(cfg.preprocessing_num_workers),
+            encoder,
+            plain_text=self.plain_text,
+            strict=cfg.strict,
+            chunk_rows=cfg.preprocessing_batch_size,
+        )
         self.report = Report(cfg.max_reported_rows, cutoff_len=cfg.cutoff_len)
         self.unfilled: dict[str, set[str]] = {}
         self.checked = False
@@ -116,13 +123,10 @@ class _Job:
         reader = Reader(dataset.shape, self.cfg.placeholders)
         if not self.plain_text and not self.checked:
             self.checked = self._check_format(dataset, reader)
-        preparer = Preparer(reader, self.encoder, self.plain_text, self.cfg.strict)
         rows = mix.take(dataset, self.cfg.max_samples, self.cfg.sample_strategy, self.seed)
         before = sum(self.report.read.values())
         done = kept = 0
-        for prepared in prepare_rows(
-            rows, preparer, workers=self.workers, chunk_rows=self.cfg.preprocessing_batch_size
-        ):
+        for prepared in self.workers.prepare(rows, reader):
             gatherer.add(prepared.chunk)
             done, kept = done + prepared.read, kept + len(prepared.chunk.lengths)
             for reason, where in prepared.dropped:

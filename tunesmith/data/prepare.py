@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 
 import numpy as np
@@ -39,29 +39,28 @@ class PreparedRows:
 
 @dataclass(slots=True)
 class Preparer:
-    """Prepares rows of one dataset; called in worker processes, so it holds nothing that cannot travel."""
+    """Prepares rows; travels to worker processes, so it holds nothing that cannot."""
 
-    reader: Reader
     encoder: Encoder
     plain_text: bool
     """Rows are texts, not conversations."""
     strict: bool
 
-    def __call__(self, rows: list[Row]) -> PreparedRows:
+    def __call__(self, reader: Reader, rows: list[Row]) -> PreparedRows:
+        """Encode rows that `reader` understands.  Raises DataError for a row that is dropped or cut if `strict`."""
         prepared = PreparedRows(_chunk([], [], []), len(rows))
         prepare = self._texts if self.plain_text else self._conversations
-        kept, encoded, keys = prepare(rows, prepared)
-        prepared.chunk = _chunk(kept, encoded, keys)
-        prepared.unfilled = self.reader.unfilled
+        prepared.chunk = _chunk(*prepare(reader, rows, prepared))
+        prepared.unfilled = set(reader.unfilled)
         if self.strict and (prepared.dropped or prepared.cut):
             raise DataError(_first_problem(prepared))
         return prepared
 
-    def _conversations(self, rows: list[Row], prepared: PreparedRows) -> "_Encoded":
+    def _conversations(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> "_Encoded":
         conversations, usable = list[Conversation](), list[Row]()
         for row in rows:
             try:
-                conversations.append(self.reader.conversation(row))
+                conversations.append(reader.conversation(row))
                 usable.append(row)
             except Unusable as reason:
                 prepared.dropped.append((str(reason), row.where))
@@ -71,11 +70,11 @@ class Preparer:
         keys = [_key(_prompt(conversations[index])) for index in outcome.kept]
         return [usable[index] for index in outcome.kept], outcome.rows, keys
 
-    def _texts(self, rows: list[Row], prepared: PreparedRows) -> "_Encoded":
+    def _texts(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> "_Encoded":
         texts, usable = list[str](), list[Row]()
         for row in rows:
             try:
-                texts.append(self.reader.text(row))
+                texts.append(reader.text(row))
                 usable.append(row)
             except Unusable as reason:
                 prepared.dropped.append((str(reason), row.where))
@@ -119,18 +118,35 @@ def _key(text: str) -> int:
     )
 
 
-def prepare_rows(rows: Iterable[Row], preparer: Preparer, *, workers: int, chunk_rows: int) -> Iterator[PreparedRows]:
-    """Chunks of prepared rows in the order of the rows; the same whatever the number of `workers`, of which 1 means
-    this process."""
-    chunks = _chunks(iter(rows), chunk_rows)
-    if workers == 1:
-        yield from map(preparer, chunks)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (preparer,)) as pool:
+class Workers:
+    """Runs a preparer on chunks of rows: in this process, or in `count` others once there is enough to do for them."""
+
+    def __init__(self, count: int, encoder: Encoder, *, plain_text: bool, strict: bool, chunk_rows: int):
+        self.count, self.chunk_rows = count, chunk_rows
+        self.preparer = Preparer(encoder, plain_text, strict)
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *trace: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def prepare(self, rows: Iterable[Row], reader: Reader) -> Iterator[PreparedRows]:
+        """Chunks of prepared rows in the order of the rows; the same whoever prepares them."""
+        chunks = _chunks(iter(rows), self.chunk_rows)
+        waiting = deque(islice(chunks, 2 * self.count)) if self.count > 1 and self.pool is None else deque()
+        if len(waiting) < 2 * self.count and self.pool is None:
+            for chunk in chain(waiting, chunks):
+                yield self.preparer(reader, chunk)
+            return
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(self.count, get_context("spawn"), _start_worker, (self.preparer,))
         ahead: deque[Future[PreparedRows]] = deque()
-        for chunk in chunks:
-            ahead.append(pool.submit(_work, chunk))
-            if len(ahead) > 2 * workers:
+        for chunk in chain(waiting, chunks):
+            ahead.append(self.pool.submit(_work, reader, chunk))
+            if len(ahead) > 2 * self.count:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -151,6 +167,6 @@ def _start_worker(preparer: Preparer) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per worker; the workers are the parallelism
 
 
-def _work(rows: list[Row]) -> PreparedRows:
+def _work(reader: Reader, rows: list[Row]) -> PreparedRows:
     assert _preparer is not None
-    return _preparer(rows)
+    return _preparer(reader, rows)
