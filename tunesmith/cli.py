@@ -1,0 +1,136 @@
+"""One table: command -> "module:function".  Knows names only; whatever a command needs is imported when it runs.
+
+A command takes its words and returns the process's exit code.  Options are no business of this file: `config` reads
+them, so that a typing error costs a tenth of a second and no torch.
+"""
+
+import os
+import sys
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("tunesmith.jobs.start:train_command", "Train a model, as the options of a file and the command line say."),
+    "chat": ("tunesmith.generate.chat:chat_command", "Talk to a model, or answer one --prompt."),
+    "explain": ("tunesmith.config.explain:explain_command", "Print the help of one option, or the list of all."),
+    "schema": ("tunesmith.config.explain:schema_command", "Print the JSON schema of a config file, for editors."),
+    "env": ("tunesmith.environment:env_command", "Print what is installed on this machine."),
+    "completion": ("tunesmith.config.completion:completion_command", "Print a completion script: bash, zsh or fish."),
+    "version": ("tunesmith.cli:version_command", "Print the version."),
+    "help": ("tunesmith.cli:help_command", "Print this, or the help of one command."),
+}
+"""Command -> where it is, and what it does."""
+
+WITH_OPTIONS = ("train", "chat")
+"""Commands that take the options of the config."""
+
+SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}
+
+INTERRUPTED, BROKEN_PIPE, INTERNAL_ERROR, WRONG_USE = 130, 141, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, the error's own, 2 for an unknown command, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`| head`); the interpreter's last flush must find somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(arguments: list[str]) -> int:
+    command, *words = arguments or ["help"]
+    command = SYNONYMS.get(command, command)
+    if command not in COMMANDS:
+        return _unknown(command)
+    if command != "help" and any(word in ("--help", "-h") for word in words):
+        command, words = "help", [command]
+    try:
+        return _function(command)(words)
+    except ValueError as problem:
+        from tunesmith import log
+
+        if not isinstance(problem, log.TunesmithError):
+            return _internal(problem, words)
+        if _shows_tracebacks(words):
+            _print_traceback()
+        log.error(str(problem))
+        return problem.exit_code
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as problem:
+        return _internal(problem, words)
+
+
+def _function(command: str):  # type: ignore[no-untyped-def]
+    import importlib
+
+    module, _, name = COMMANDS[command][0].partition(":")
+    return vars(importlib.import_module(module))[name]
+
+
+def _unknown(command: str) -> int:
+    from tunesmith.catalog import did_you_mean
+
+    known = ", ".join(COMMANDS)
+    more = "; the file's command comes first, such as `tunesmith train FILE`" if os.path.exists(command) else ""
+    print(f"unknown command '{command}'{did_you_mean(command, COMMANDS)}{more}", file=sys.stderr)
+    print(f"commands: {known}", file=sys.stderr)
+    return WRONG_USE
+
+
+def _shows_tracebacks(words: list[str]) -> bool:
+    from tunesmith.config.load import DEBUG_VARIABLE
+
+    return os.environ.get(DEBUG_VARIABLE) == "1" or "--debug" in words
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _internal(problem: Exception, words: list[str]) -> int:
+    """A failure that is a fault of this program, in one line; all of it on request."""
+    if _shows_tracebacks(words):
+        _print_traceback()
+    else:
+        text = " ".join(str(problem).split())
+        where = "add --debug to see where"
+        print(f"internal error: {type(problem).__name__}: {text[:500]} ({where})", file=sys.stderr)
+    return INTERNAL_ERROR
+
+
+def version_command(words: list[str]) -> int:
+    """Print the version."""
+    from tunesmith import __version__
+
+    print(f"tunesmith {__version__}")
+    return 0
+
+
+def help_command(words: list[str]) -> int:
+    """Print the list of commands, or the help of the one named."""
+    if words:
+        command = words[0]
+        if command not in COMMANDS:
+            return _unknown(command)
+        if command in WITH_OPTIONS:
+            from tunesmith.config.explain import help_for
+
+            print(help_for(command))
+        else:
+            print(f"tunesmith {command}: {COMMANDS[command][1]}")
+        return 0
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command:{width}}  {does}" for command, (_, does) in COMMANDS.items()]
+    print("tunesmith fine-tunes language models.\n")
+    print("  tunesmith train my.yaml learning_rate=1e-4 --lora_rank 16\n")
+    print("\n".join(["Commands:", *lines]))
+    print("\n`tunesmith train --help` lists every option; `tunesmith explain lora_rank` explains one.")
+    return 0

@@ -1,0 +1,152 @@
+"""One option as written -> its checked value, or the sentence that says what is wrong.  Knows no file and no layer.
+
+Pydantic judges every value; the words are ours.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunesmith import catalog, log
+from tunesmith.config import compat
+from tunesmith.config.schema import SECTIONS, fields
+from tunesmith.config.shapes import BOUND_WORDS, NOTHING, SWITCH, Shape, Unreadable, hint, read, shape_of, shown
+from tunesmith.config.written import Problems, Written
+
+MAY_BE_EMPTY = ("default_system",)
+REGULAR_EXPRESSIONS = ("lora_target",)
+RATIO = Shape(scalars=frozenset({float}), bounds={"ge": 0, "lt": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A checked value.  `denies`: it only says what the option is not (`bf16: false`), and gives way to a true one."""
+
+    value: Any
+    written: Written
+    denies: frozenset[str] = frozenset()
+
+
+def check(name: str, written: Written, problems: Problems) -> Value | None:
+    """The checked value of the option `name`; None when what is written says nothing.  Raises Unreadable."""
+    if written.name in compat.SWITCHES:
+        return _switch(written)
+    if written.name in compat.RATIOS:
+        _check_ratio(_typed(written, written.value, RATIO))
+    shape, default = shape_of(name), fields()[name][1].default
+    value = written.value
+    says_nothing = value is None or (written.is_text and isinstance(value, str) and value.lower() in NOTHING)
+    if says_nothing and not shape.optional and default in ("", [], {}, ["none"]):
+        return None
+    if isinstance(value, str):
+        value = compat.RESPELLED.get(name, {}).get(value, value)
+    if name in compat.CASELESS and isinstance(value, str):
+        value = value.lower()
+    value = _typed(written, value, shape, names_only=name in REGULAR_EXPRESSIONS)
+    if name == "report_to" and isinstance(value, list):
+        value = [one.lower() if isinstance(one, str) else one for one in value] or ["none"]
+    _check_emptiness(name, value, default)
+    _validate(name, value, shape)
+    return Value(_folders(name, value, problems), written)
+
+
+def _switch(written: Written) -> Value | None:
+    switch = compat.SWITCHES[written.name]
+    on = _typed(written, written.value, SWITCH)
+    if not isinstance(on, bool):
+        raise Unreadable(f"must be true or false, got {shown(on)}")
+    value = switch.on if on else switch.off
+    if value is None:
+        return None
+    weak = not on and written.name in compat.PRECISIONS
+    return Value(value, written, frozenset({written.name}) if weak else frozenset())
+
+
+def _typed(written: Written, value: Any, shape: Shape, names_only: bool = False) -> Any:
+    """Text becomes what the shape asks for; a value of a file stays, but for a list or mapping written as text."""
+    from_text = written.is_text or (isinstance(value, str) and (shape.item or shape.mapping))
+    try:
+        if isinstance(value, str) and from_text:
+            if value == "" and str not in shape.scalars:
+                raise Unreadable("is empty; write a value")
+            return read(value, shape, names_only=names_only)
+        if isinstance(value, list) and written.is_text:
+            return [item for one in value for item in read(one, shape, names_only=names_only)]
+    except Unreadable as problem:
+        if str(problem).startswith("is "):
+            raise
+        raise Unreadable(f"must be {shape.words()}, got {shown(value)}{problem}") from problem
+    if shape.item and isinstance(value, int | float) and not isinstance(value, bool) and value is not None:
+        return [value]
+    return value
+
+
+def _check_emptiness(name: str, value: Any, default: Any) -> None:
+    if isinstance(value, str) and not value.strip() and name not in MAY_BE_EMPTY:
+        raise Unreadable("is empty; write a value")
+    if value == [] and default:
+        raise Unreadable("is an empty list")
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str) and "\0" in one:
+            raise Unreadable("holds a NUL character")
+
+
+def _validate(name: str, value: Any, shape: Shape) -> None:
+    """Pydantic judges; the words are ours."""
+    section = SECTIONS[fields()[name][0]]
+    try:
+        section.model_validate({name: value})
+    except ValidationError as problem:
+        if value is None:
+            raise Unreadable(f"has no value; must be {shape.words()}") from problem
+        errors = problem.errors(include_url=False)
+        for error in errors:
+            if bound := next((word for kind, word in BOUND_WORDS.items() if kind in error.get("ctx", {})), None):
+                limit = next(iter(error["ctx"].values()))
+                raise Unreadable(f"must be {bound} {limit:g}, got {shown(error['input'])}") from problem
+            if error["type"] == "finite_number":
+                raise Unreadable(f"must be a finite number, got {shown(error['input'])}") from problem
+        raise Unreadable(_wrong_kind(value, shape, errors[0]["input"])) from problem
+
+
+def _wrong_kind(value: Any, shape: Shape, inner: Any) -> str:
+    if shape.item and isinstance(value, list):
+        text = f"each must be {shape.item.words()}, got {shown(inner)}"
+        guess = catalog.did_you_mean(inner, shape.item.choices) if isinstance(inner, str) else hint(inner, shape.item)
+        return text + guess
+    if isinstance(value, str) and shape.choices:
+        return f"must be {shape.words()}, got {shown(value)}{catalog.did_you_mean(value, map(str, shape.choices))}"
+    if isinstance(value, str) and not shape.choices:
+        return f"must be {shape.words()}, got the text {shown(value)}{_without_quotes(value, shape)}"
+    return f"must be {shape.words()}, got {shown(value)}{hint(value, shape)}"
+
+
+def _without_quotes(text: str, shape: Shape) -> str:
+    """A number or boolean that is text only because of its quotes (or because YAML 1.2 knows no `yes`)."""
+    try:
+        value = read(text, shape)
+    except Unreadable as problem:
+        return str(problem)
+    return f"; write {str(value).lower()}" if isinstance(value, bool) else "; remove the quotes"
+
+
+def _check_ratio(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unreadable(f"must be {RATIO.words()}, got {shown(value)}")
+    if not RATIO.bounds["ge"] <= value < RATIO.bounds["lt"]:
+        raise Unreadable(f"must be at least 0 and below 1, got {shown(value)}")
+
+
+def _folders(name: str, value: Any, problems: Problems) -> Any:
+    """Backslashes of another system's paths become folders, with a note."""
+    if name not in compat.PATHS or os.sep == "\\":
+        return value
+    if isinstance(value, list):
+        return [_folders(name, one, problems) for one in value]
+    if not isinstance(value, str) or "\\" not in value or os.path.exists(value):
+        return value
+    changed = value.replace("\\", "/")
+    problems.remark(log.note, name, f"backslashes separate folders: {changed}")
+    return changed

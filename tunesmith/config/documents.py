@@ -1,0 +1,158 @@
+"""YAML and JSON files -> options as written, each with its line.  Knows the file formats; knows no option."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith.config.written import Place, Problems, Written
+
+MOST_NODES = 100_000
+CORE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+TIMESTAMP = "tag:yaml.org,2002:timestamp"
+"""A date such as 2025-03-26: plain text here, as YAML 1.2 has it."""
+
+YAML_WORDS = (
+    ("found character '\\t'", "a tab; indent with spaces"),
+    ("found duplicate key", "a key is written twice in one mapping"),
+    ("expected a single document", "a second document begins; one file holds one"),
+    ("could not determine a constructor", "tags (`!...`) are not allowed"),
+    ("mapping values are not allowed", "a ':' where none may be; put quotes around text that holds one"),
+    ("found undefined alias", "an alias (`*name`) without its anchor (`&name`)"),
+    ("while scanning a quoted scalar", "a quote is never closed"),
+    ("could not find expected ':'", "a line that is no `option: value`"),
+    ("special characters are not allowed", "a control character; the file is damaged or no text"),
+)
+"""Part of ruamel's message -> ours."""
+
+JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
+
+
+def read_yaml(text: str, source: Path, layer: int, problems: Problems) -> list[Written]:
+    """The options of a YAML file, in its order."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        root = yaml.compose(text)
+        return list(_options(root, yaml, source, layer, problems))
+    except MarkedYAMLError as problem:
+        mark = problem.problem_mark or problem.context_mark
+        problems.add(Place(layer, mark.line + 1 if mark else 1, source), _yaml_words(problem))
+    except (YAMLError, ValueError) as problem:
+        problems.add(Place(layer, 1, source), _yaml_words(problem))
+    except RecursionError:
+        problems.add(Place(layer, 1, source), "it is nested too deeply")
+    return []
+
+
+def _options(root: Any, yaml: Any, source: Path, layer: int, problems: Problems) -> Iterator[Written]:
+    from ruamel.yaml.nodes import MappingNode, ScalarNode
+
+    if root is None or (isinstance(root, ScalarNode) and root.value == ""):
+        return
+    if not isinstance(root, MappingNode):
+        found = "text" if isinstance(root, ScalarNode) else "a list"
+        problems.add(Place(layer, root.start_mark.line + 1, source), f"must hold `option: value` lines, found {found}")
+        return
+    first: dict[str, int] = {}
+    for key_node, value_node in root.value:
+        place = Place(layer, key_node.start_mark.line + 1, source)
+        key = key_node.value
+        if not isinstance(key_node, ScalarNode):
+            problems.add(place, "an option's name must be plain text")
+        elif key in first:
+            problems.add(place, f"'{key}' is given twice, first in line {first[key]}")
+        elif reason := _unfit(value_node):
+            problems.add(place, f"{key}: {reason}")
+        else:
+            first[key] = place.line
+            try:
+                value = yaml.constructor.construct_object(value_node, deep=True)
+            except (ValueError, OverflowError) as problem:
+                problems.add(place, f"{key}: {_yaml_words(problem)}")
+                continue
+            yield Written(key.replace("-", "_"), value, place, key, is_text=False)
+
+
+def _unfit(root: Any) -> str:
+    """Why a value can't be taken: a tag, or aliases that repeat themselves.  Empty when it can."""
+    from ruamel.yaml.nodes import ScalarNode
+
+    waiting, seen = [root], 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen > MOST_NODES:
+            return "its aliases (`*name`) make it endless or far too large"
+        if str(node.tag) == TIMESTAMP:
+            node.tag = next(tag for tag in CORE_TAGS if tag.endswith(":str"))
+        if str(node.tag) not in CORE_TAGS:
+            return f"the tag {str(node.tag).replace('tag:yaml.org,2002:', '!!')} is not allowed"
+        if not isinstance(node, ScalarNode):
+            for child in node.value:
+                waiting += child if isinstance(child, tuple) else [child]
+    return ""
+
+
+def _yaml_words(problem: Exception) -> str:
+    text = " ".join(str(problem).split())
+    for theirs, ours in YAML_WORDS:
+        if theirs in text:
+            return f"not valid YAML: {ours}"
+    return f"not valid YAML: {text.split(' in ')[0].split('. See')[0][:100]}"
+
+
+def read_json(text: str, source: Path, layer: int, problems: Problems) -> list[Written]:
+    """The options of a JSON file, in its order."""
+    try:
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+    except json.JSONDecodeError as problem:
+        problems.add(Place(layer, problem.lineno, source), f"not valid JSON: {problem.msg}")
+        return []
+    except (ValueError, RecursionError) as problem:
+        problems.add(Place(layer, 1, source), f"not valid JSON: {' '.join(str(problem).split())[:100]}")
+        return []
+    if not isinstance(pairs, _Pairs):
+        problems.add(Place(layer, 1, source), 'must hold {"option": value, ...}')
+        return []
+    first: dict[str, int] = {}
+    found = []
+    for (key, value), line in zip(pairs, _key_lines(text), strict=True):
+        place = Place(layer, line, source)
+        if key in first:
+            problems.add(place, f"'{key}' is given twice, first in line {first[key]}")
+            continue
+        first[key] = line
+        found.append(Written(key.replace("-", "_"), _plain(value), place, key, is_text=False))
+    return found
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object, its keys in order and as often as written."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Pairs):
+        return {key: _plain(inner) for key, inner in value}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _key_lines(text: str) -> list[int]:
+    """The line of each key of the outermost object of a valid JSON text."""
+    lines, depth, last, line, position = [], 0, 0, 1, 0
+    for token in JSON_TOKENS.finditer(text):
+        line += text.count("\n", position, token.start())
+        position = token.start()
+        piece = token.group()
+        if piece in "{[":
+            depth += 1
+        elif piece in "}]":
+            depth -= 1
+        elif piece == ":" and depth == 1:
+            lines.append(last)
+        elif piece.startswith('"'):
+            last = line
+    return lines

@@ -1,0 +1,223 @@
+"""Files and command line -> Config, checked; every problem at once, with its place.  Imports no torch.
+
+Values travel: built-in default -> files (later ones win) -> command line.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith import catalog, log
+from tunesmith.config import compat, documents, foreign, rules, shell, words
+from tunesmith.config.checks import Value, check
+from tunesmith.config.schema import SECTIONS, Config, fields
+from tunesmith.config.shapes import Unreadable, shown
+from tunesmith.config.written import Place, Problems, Word, Written
+
+COMMAND_LINE = 1_000_000
+"""The command line's layer: above every file."""
+
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".sh", ".bat", ".ps1", ".cmd")
+LARGEST_FILE_BYTES = 4_000_000
+POSITIONAL = {"chat": "model_name_or_path"}
+"""Command -> the option that a word without a name stands for."""
+
+DEBUG_VARIABLE = "TUNESMITH_DEBUG"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`origins` tells for every option where its value comes from: `default`, `my.yaml:4`, `command line`."""
+
+    config: Config
+    origins: dict[str, str]
+    given: frozenset[str]
+    files: list[Path]
+
+
+def load(arguments: list[str], command: str) -> Loaded:
+    """The config that these command line words, and the files among them, ask for.
+
+    Raises ConfigError (an OptionError) with every problem.  Notes and warnings go to standard error.  Variables set in
+    front of a pasted command are set in this process, as a shell would.
+    """
+    problems = Problems()
+    typed = [Word(text, Place(COMMAND_LINE, index)) for index, text in enumerate(arguments, start=1)]
+    on_line, others = words.read_words(typed, problems)
+    files, extra = _files(others, command, problems)
+    layers = [_read_file(path, layer, command, problems) for layer, path in enumerate(files)]
+    values: dict[str, Value] = {}
+    bad: set[str] = set()
+    for written in (*layers, [*on_line, *extra]):
+        _lay_over(values, _layer(written, problems, bad))
+    config = _config({name: entry.value for name, entry in values.items()})
+    given = frozenset(values)
+    findings = [one for one in rules.check(config, given, command) if not bad.intersection(one.options)]
+    _report(problems, findings, values)
+    problems.tell()
+    if config.train.debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    origins = {name: values[name].written.origin(name) if name in values else "default" for name in fields()}
+    return Loaded(config, origins, given, files)
+
+
+def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[Path], list[Written]]:
+    """Config files among the words without a name, and what else such a word may stand for."""
+    files: list[Path] = []
+    extra: list[Written] = []
+    for word in others:
+        path = Path(word.text).expanduser()
+        named_so = path.suffix.lower() in CONFIG_SUFFIXES
+        if path.is_file() or (named_so and command not in POSITIONAL) or words.CONFIG_FILE.fullmatch(word.text):
+            if path.is_dir():
+                problems.add(word.place, f"'{word.text}' is a folder, not a config file")
+            elif not path.exists():
+                problems.add(word.place, f"there is no file '{word.text}'{_near_files(path)}")
+            else:
+                files.append(path)
+        elif command in POSITIONAL and not extra:
+            name = POSITIONAL[command]
+            extra.append(Written(name, word.text, word.place, f"--{name}", is_text=True))
+        elif path.is_dir():
+            problems.add(word.place, f"'{word.text}' is a folder, not a config file")
+        elif not word.text.strip():
+            problems.add(word.place, "an empty word; remove it")
+        else:
+            guess = catalog.did_you_mean(word.text, words.known_names(), "'--{}'")
+            problems.add(word.place, f"'{word.text}' is no option and no file{guess}")
+    return files, extra
+
+
+def _near_files(path: Path) -> str:
+    """`; did you mean 'my.yaml'?`, or the config files that are beside it."""
+    try:
+        beside = sorted(one.name for one in path.parent.iterdir() if one.suffix.lower() in CONFIG_SUFFIXES)
+    except OSError:
+        return f"; there is no folder '{path.parent}'"
+    if guess := catalog.nearest(path.name, beside):
+        return f"; did you mean '{path.parent / guess}'?"
+    return f"; '{path.parent}' holds {', '.join(beside[:3])}" if beside else ""
+
+
+def _read_file(path: Path, layer: int, command: str, problems: Problems) -> list[Written]:
+    """The options of one file: YAML, JSON, or a pasted command."""
+    place = Place(layer, 1, path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(LARGEST_FILE_BYTES + 1)
+    except OSError as problem:
+        problems.add(place, f"can't be read: {problem.strerror}")
+        return []
+    if len(data) > LARGEST_FILE_BYTES:
+        problems.add(place, "is too large for a config file")
+        return []
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        problems.add(Place(layer, line, path), "is not UTF-8 text; save it as UTF-8")
+        return []
+    if path.suffix.lower() == ".json":
+        return documents.read_json(text, path, layer, problems)
+    if shell.looks_like_command(text):
+        return _read_command(text, path, layer, command, problems)
+    return documents.read_yaml(text, path, layer, problems)
+
+
+def _read_command(text: str, path: Path, layer: int, command: str, problems: Problems) -> list[Written]:
+    try:
+        pasted = shell.read_command(text, path, layer)
+    except log.OptionError as problem:
+        line = str(problem).removeprefix(f"{path}:").partition(":")[0]
+        problems.add(Place(layer, int(line), path), str(problem).partition(": ")[2])
+        return []
+    if pasted.name not in (None, command):
+        problems.add(Place(layer, 1, path), f"holds the command '{pasted.name}', not '{command}'")
+        return []
+    written, others = words.read_words(pasted.words, problems)
+    for word in others:
+        problems.add(word.place, f"'{word.text}' is no option; text with spaces needs quotes")
+    for name, value in pasted.environment.items():
+        os.environ[name] = value
+        problems.remark(log.note, str(path), f"{name}={value} is set for this run")
+    return written
+
+
+def _layer(options: Iterable[Written], problems: Problems, bad: set[str]) -> dict[str, Value]:
+    """One file's or the command line's values by canonical name.  Two spellings that disagree are a problem."""
+    values: dict[str, Value] = {}
+    for written in options:
+        name = compat.canonical(written.name)
+        if name not in fields():
+            _foreign(written, problems)
+            continue
+        try:
+            entry = check(name, written, problems)
+        except Unreadable as problem:
+            problems.add(written.place, f"{written.shown}: {problem}")
+            bad.add(name)
+            continue
+        if entry is None:
+            continue
+        before = values.get(name)
+        if before is None or (before.denies and not entry.denies and str(entry.value) not in before.denies):
+            values[name] = entry
+        elif before.value != entry.value and not (entry.denies and str(before.value) not in entry.denies):
+            problems.add(written.place, _contradiction(name, before.written, written))
+            bad.add(name)
+        elif before.denies and entry.denies:
+            values[name] = Value(before.value, before.written, before.denies | entry.denies)
+    return values
+
+
+def _contradiction(name: str, before: Written, now: Written) -> str:
+    line = f" in line {before.place.line}" if before.place.source else ""
+    both = f"{now.shown} {shown(now.value)} contradicts {before.shown} {shown(before.value)}{line}"
+    return f"{both}; both set {name}"
+
+
+def _lay_over(values: dict[str, Value], layer: dict[str, Value]) -> None:
+    for name, entry in layer.items():
+        if not (entry.denies and name in values and str(values[name].value) not in entry.denies):
+            values[name] = entry
+
+
+def _foreign(written: Written, problems: Problems) -> None:
+    """A name that is none of ours: known elsewhere and without effect, known and not built, or unknown."""
+    name = written.name
+    if name in foreign.INERT:
+        problems.remark(log.warn, name, f"has no effect: {foreign.INERT[name]}")
+    elif name not in foreign.UNBUILT:
+        problems.add(written.place, words.unknown(written.shown, name))
+    elif not _is_harmless(written, foreign.UNBUILT[name]):
+        instead = f"; {foreign.INSTEAD[name]}" if name in foreign.INSTEAD else ""
+        problems.add(written.place, f"{written.shown}: not built yet{instead}")
+
+
+def _is_harmless(written: Written, harmless: tuple[Any, ...]) -> bool:
+    if not written.is_text:
+        return written.value in harmless
+    return str(written.value).lower() in {str(one).lower() for one in harmless}
+
+
+def _config(values: dict[str, Any]) -> Config:
+    """The config of values that were checked one by one."""
+    flat: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for name, value in values.items():
+        flat[fields()[name][0]][name] = value
+    return Config.model_validate({section: SECTIONS[section](**given) for section, given in flat.items()})
+
+
+def _report(problems: Problems, findings: list[rules.Finding], values: dict[str, Value]) -> None:
+    """What the rules found, errors at the place of the first of their options that was written."""
+    for one in findings:
+        written = next((values[name].written for name in one.options if name in values), None)
+        if one.kind != "error":
+            problems.remark(log.warn if one.kind == "warning" else log.note, one.options[0], one.text)
+        elif written is None:
+            problems.add(Place(COMMAND_LINE, COMMAND_LINE), f"{one.options[0]}: {one.text}")
+        else:
+            spelled = written.shown if compat.canonical(written.name) == one.options[0] else one.options[0]
+            problems.add(written.place, f"{spelled}: {one.text}")

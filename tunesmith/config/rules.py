@@ -1,0 +1,322 @@
+"""What may not go together, what has no effect, and what is not built yet.  Knows values; knows no file or flag.
+
+Each rule is a function with its reason; it yields findings that name the options they are about.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tunesmith import catalog
+from tunesmith.config.schema import Config
+
+NOT_BUILT: dict[str, tuple[Any, ...]] = {
+    "stage": ("rm", "dpo", "kto", "ppo", "grpo"),
+    "finetuning_type": ("qlora", "oft", "llamapro"),
+    "compute_type": ("fp8",),
+    "flash_attn": ("fa3", "flex"),
+    "gradient_checkpointing": ("auto",),
+    "lora_init": ("orthogonal", "loftq"),
+    "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
+    "overflow": ("split",),
+    "mix_strategy": ("interleave_under", "interleave_over", "interleave_once"),
+    "packing": (True, "contaminated"),
+    "batching": ("length_grouped", "token_budget"),
+    "save_format": ("pytorch",),
+    "thinking": ("as_data", "strip_history", "empty_masked", "strip"),
+}
+"""Option -> its values that are not built yet."""
+
+NOT_BUILT_AT_ALL = (
+    "streaming", "interleave_probs", "eval_on_each_dataset", "tokenized_path", "data_augmentation", "augment", "rope_scaling",
+    "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens", "add_special_tokens",
+    "oft_rank", "lora_learning_rate", "neftune_noise_alpha", "label_smoothing_factor", "loss", "do_predict",
+    "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model", "export_dir", "export_size",
+    "export_device", "export_legacy_format", "export_quantization_bit", "export_quantization_dataset",
+    "export_hub_model_id",
+)  # fmt: skip
+"""Options of which only the default is built."""
+
+NOT_BUILT_IN_LISTS: dict[str, tuple[str, ...]] = {"metrics": ("accuracy", "exact_match", "f1", "rouge", "bleu")}
+
+NEEDS = {"train": ("model_name_or_path", "dataset"), "chat": ("model_name_or_path",)}
+"""Command -> options it can't do without."""
+
+EXAMPLES = {"model_name_or_path": "a folder or a hub name", "dataset": "names of dataset_info.json, or files"}
+
+LORA_ONLY = (
+    "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "lora_init", "pissa_iter", "use_rslora", "use_dora",
+    "create_new_adapter", "additional_target", "loraplus_lr_ratio", "loraplus_lr_embedding", "lora_learning_rate",
+)  # fmt: skip
+FREEZE_ONLY = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+STEPS = ("warmup_steps", "logging_steps", "save_steps", "eval_steps")
+DAY_SECONDS = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`options[0]` is where it is told; all of them are what it is about."""
+
+    kind: Literal["error", "warning", "note"]
+    options: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a rule looks at: the config, what of it was written, its flat values, and the command."""
+
+    config: Config
+    given: frozenset[str]
+    flat: dict[str, Any]
+    defaults: dict[str, Any]
+    command: str
+
+    def wrote(self, name: str) -> bool:
+        """Whether the user asked for something else than the default."""
+        return name in self.given and self.flat[name] != self.defaults[name]
+
+
+Rule = Callable[[Asked], Iterator[Finding]]
+
+
+def check(config: Config, given: frozenset[str], command: str) -> list[Finding]:
+    """Everything the rules find, errors and remarks."""
+    asked = Asked(config, given, config.flat(), Config().flat(), command)
+    return [finding for rule in RULES for finding in rule(asked)]
+
+
+def not_built(asked: Asked) -> Iterator[Finding]:
+    """An option that would be ignored is worse than none: what does not exist yet is refused."""
+    for name, values in NOT_BUILT.items():
+        if asked.flat[name] in values and asked.flat[name] is not None and asked.flat[name] != asked.defaults[name]:
+            yield Finding("error", (name,), f"{_yaml(asked.flat[name])} is not built yet")
+    for name in NOT_BUILT_AT_ALL:
+        if asked.wrote(name):
+            yield Finding("error", (name,), "not built yet")
+    for name, values in NOT_BUILT_IN_LISTS.items():
+        if unready := [value for value in asked.flat[name] if value in values]:
+            yield Finding("error", (name,), f"{', '.join(unready)}: not built yet")
+
+
+def needed(asked: Asked) -> Iterator[Finding]:
+    """Without a model or data there is nothing to start."""
+    for name in NEEDS.get(asked.command, ()):
+        evaluates_only = name == "dataset" and not asked.config.train.do_train and asked.config.data.eval_dataset
+        if not asked.flat[name] and not evaluates_only:
+            yield Finding("error", (name,), f"is missing: {EXAMPLES[name]}")
+
+
+def names_of_the_catalog(asked: Asked) -> Iterator[Finding]:
+    """Names are checked before anything is loaded, so a typing error costs no minutes."""
+    for kind, name, value in (
+        ("optimizer", "optim", asked.config.optim.optim),
+        ("schedule", "lr_scheduler_type", asked.config.optim.lr_scheduler_type),
+    ):
+        if value not in catalog.names(kind):
+            yield Finding("error", (name,), catalog.unknown(kind, value))
+
+
+def template_name(asked: Asked) -> Iterator[Finding]:
+    """`auto`, `jinja:PATH`, `custom` with its parts, or a name of the catalog."""
+    name, args = asked.config.data.template, asked.config.data.template_args
+    if name.startswith("jinja:"):
+        if not Path(name.removeprefix("jinja:")).expanduser().is_file():
+            yield Finding("error", ("template",), f"there is no file '{name.removeprefix('jinja:')}'")
+    elif name == "custom":
+        if not args:
+            yield Finding("error", ("template", "template_args"), "custom needs template_args")
+    elif name != "auto" and name not in catalog.names("template"):
+        yield Finding("error", ("template",), catalog.unknown("template", name))
+
+
+def trackers(asked: Asked) -> Iterator[Finding]:
+    """Trackers are known by name; where they send their data is theirs to know."""
+    for name in asked.config.train.report_to:
+        if "://" in name or name.startswith(("www.", "localhost")):
+            yield Finding(
+                "error", ("report_to",), f"takes trackers' names, not the address '{name}'; {WHERE_ADDRESSES_GO}"
+            )
+        elif name != "none" and name not in catalog.names("tracker"):
+            known = ["none", *catalog.names("tracker")]
+            guess = catalog.did_you_mean(name, known)
+            yield Finding("error", ("report_to",), f"unknown tracker '{name}'{guess}; allowed: {', '.join(known)}")
+    if "none" in asked.config.train.report_to and len(asked.config.train.report_to) > 1:
+        yield Finding("error", ("report_to",), "none can't stand beside other trackers")
+
+
+WHERE_ADDRESSES_GO = "set MLFLOW_TRACKING_URI or WANDB_BASE_URL in the environment and write mlflow or wandb"
+
+
+def steps_are_whole(asked: Asked) -> Iterator[Finding]:
+    """Below 1 is a fraction of the run; from 1 on it counts steps, and there is no half step."""
+    for name in STEPS:
+        value = asked.flat[name]
+        if value is not None and value >= 1 and value != int(value):
+            text = f"must be a whole number of steps, or a fraction below 1, got {value:g}"
+            yield Finding("error", (name,), text)
+    rows = asked.config.data.val_size
+    if rows >= 1 and rows != int(rows):
+        yield Finding("error", ("val_size",), f"must be a whole number of rows, or a fraction below 1, got {rows:g}")
+
+
+def no_steps(asked: Asked) -> Iterator[Finding]:
+    """Zero steps is no run; -1 and null mean that epochs rule."""
+    if asked.config.train.max_steps == 0:
+        yield Finding("error", ("max_steps",), "must be at least 1, or -1 to go by num_train_epochs, got 0")
+
+
+def two_evaluation_sets(asked: Asked) -> Iterator[Finding]:
+    """Splitting rows off while other rows are named for evaluation leaves open which are meant."""
+    if asked.config.data.val_size and asked.config.data.eval_dataset:
+        text = "rows are split off, but eval_dataset names evaluation data already; leave one out"
+        yield Finding("error", ("val_size", "eval_dataset"), text)
+
+
+def two_batch_sizes(asked: Asked) -> Iterator[Finding]:
+    """The global batch decides the accumulation, so only one of them can be free."""
+    train = asked.config.train
+    if train.global_batch_size and "gradient_accumulation_steps" in asked.given:
+        text = "decides gradient_accumulation_steps, which is given too; leave one out"
+        yield Finding("error", ("global_batch_size", "gradient_accumulation_steps"), text)
+    if train.global_batch_size and train.global_batch_size % train.per_device_train_batch_size:
+        text = (
+            f"{train.global_batch_size} is no multiple of per_device_train_batch_size, "
+            f"{train.per_device_train_batch_size}"
+        )
+        yield Finding("error", ("global_batch_size", "per_device_train_batch_size"), text)
+
+
+def stream_without_end(asked: Asked) -> Iterator[Finding]:
+    """The length of a stream is unknown, so epochs can't say when to stop."""
+    if asked.config.data.streaming and asked.config.train.max_steps in (None, -1):
+        yield Finding("error", ("streaming", "max_steps"), "needs max_steps")
+
+
+def resume_from_weights_alone(asked: Asked) -> Iterator[Finding]:
+    """A checkpoint without optimizer and random states can't be gone on from."""
+    if asked.config.train.save_only_model and asked.config.train.resume_from_checkpoint:
+        text = "leaves out what resume_from_checkpoint needs; leave one out"
+        yield Finding("error", ("save_only_model", "resume_from_checkpoint"), text)
+
+
+def other_methods_options(asked: Asked) -> Iterator[Finding]:
+    """An option of another tuning method is probably a leftover."""
+    method = asked.config.tuning.finetuning_type
+    for owner, names in (("lora", LORA_ONLY), ("freeze", FREEZE_ONLY)):
+        for name in names:
+            if asked.wrote(name) and method in ("lora", "freeze", "full") and method != owner:
+                text = f"has no effect with finetuning_type {method}"
+                yield Finding("warning", (name, "finetuning_type"), text)
+    if method != "lora" and asked.config.model.adapter_name_or_path and asked.command == "train":
+        text = f"adapters are merged into the model before finetuning_type {method} trains it"
+        yield Finding("note", ("adapter_name_or_path", "finetuning_type"), text)
+
+
+def options_of_one_value(asked: Asked) -> Iterator[Finding]:
+    """Options that only some value of another one reads."""
+    if asked.wrote("pissa_iter") and asked.config.tuning.lora_init != "pissa":
+        yield Finding("warning", ("pissa_iter", "lora_init"), "has no effect unless lora_init is pissa")
+    if asked.wrote("loraplus_lr_embedding") and not asked.config.optim.loraplus_lr_ratio:
+        yield Finding("warning", ("loraplus_lr_embedding",), "has no effect without loraplus_lr_ratio")
+    if asked.wrote("save_steps") and asked.config.train.save_strategy != "steps":
+        text = f"has no effect with save_strategy {asked.config.train.save_strategy}"
+        yield Finding("warning", ("save_steps", "save_strategy"), text)
+    if asked.wrote("sample_strategy") and not asked.config.data.max_samples:
+        yield Finding("warning", ("sample_strategy",), "has no effect without max_samples")
+    if asked.wrote("buffer_size") and not asked.config.data.streaming:
+        yield Finding("warning", ("buffer_size", "streaming"), "has no effect without streaming")
+
+
+def identity_start(asked: Asked) -> Iterator[Finding]:
+    """With both matrices zero neither would ever get a gradient."""
+    if asked.config.tuning.lora_init == "zero" and "lora_init" in asked.given:
+        text = "zero means that step 0 is the base model; the first matrix starts as kaiming, since both at zero never learn"
+        yield Finding("note", ("lora_init",), text)
+
+
+def warmup_ignored(asked: Asked) -> Iterator[Finding]:
+    """Some schedules have no warmup; a user who wrote one should know."""
+    name = asked.config.optim.lr_scheduler_type
+    if asked.config.optim.warmup_steps and name in WITHOUT_WARMUP:
+        more = "; constant_with_warmup has one" if name == "constant" else ""
+        text = f"has no effect with lr_scheduler_type {name}{more}"
+        yield Finding("warning", ("warmup_steps", "lr_scheduler_type"), text)
+
+
+def evaluation_without_data(asked: Asked) -> Iterator[Finding]:
+    """Evaluation needs rows."""
+    if asked.command != "train" or asked.config.data.val_size or asked.config.data.eval_dataset:
+        return
+    for name in ("eval_steps", "eval_strategy", "do_eval"):
+        if asked.wrote(name) and asked.flat[name] != "no":
+            text = "has no effect without evaluation data: set val_size or eval_dataset"
+            yield Finding("warning", (name, "eval_dataset"), text)
+
+
+def eval_steps_without_strategy(asked: Asked) -> Iterator[Finding]:
+    """Two options say when to evaluate."""
+    strategy = asked.config.train.eval_strategy
+    if asked.config.train.eval_steps and strategy in ("epoch", "no"):
+        yield Finding("warning", ("eval_steps", "eval_strategy"), f"has no effect with eval_strategy {strategy}")
+
+
+def rank_of_the_launcher(asked: Asked) -> Iterator[Finding]:
+    """The launcher's environment says which process this is; an option can only agree."""
+    written, launched = asked.config.train.local_rank, os.environ.get("LOCAL_RANK")
+    if written is None:
+        return
+    if launched is None:
+        if written > 0:
+            yield Finding("note", ("local_rank",), f"{written} is ignored: no launcher started this process")
+    elif written not in (-1, int(launched)) and asked.wrote("local_rank"):
+        text = f"is {written}, but the launcher's LOCAL_RANK is {launched}; leave it out"
+        yield Finding("error", ("local_rank",), text)
+
+
+def long_timeout(asked: Asked) -> Iterator[Finding]:
+    """Data is prepared before processes wait for one another, so the timeout need not cover it."""
+    seconds = asked.config.train.ddp_timeout
+    if seconds > DAY_SECONDS:
+        days = seconds / DAY_SECONDS
+        text = f"{seconds} seconds are {days:.0f} days; a stuck process would be noticed only then"
+        yield Finding("note", ("ddp_timeout",), text)
+
+
+def more_processes_than_cores(asked: Asked) -> Iterator[Finding]:
+    """More processes than cores only take memory."""
+    wanted, cores = asked.config.data.preprocessing_num_workers, len(os.sched_getaffinity(0))
+    if isinstance(wanted, int) and wanted > cores:
+        text = f"{wanted} is more than this machine's cores; {cores} will be used"
+        yield Finding("note", ("preprocessing_num_workers",), text)
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+RULES: tuple[Rule, ...] = (
+    not_built,
+    needed,
+    names_of_the_catalog,
+    template_name,
+    trackers,
+    steps_are_whole,
+    no_steps,
+    two_evaluation_sets,
+    two_batch_sizes,
+    stream_without_end,
+    resume_from_weights_alone,
+    other_methods_options,
+    options_of_one_value,
+    identity_start,
+    warmup_ignored,
+    evaluation_without_data,
+    eval_steps_without_strategy,
+    rank_of_the_launcher,
+    long_timeout,
+    more_processes_than_cores,
+)

@@ -1,0 +1,164 @@
+"""The words of a command -> options as written, and the words that are none.  Knows the grammar of the command line:
+
+`--name value`, `--name=value`, `name=value`, `--flag`, `--flag False`, `--no-flag`, `--list a b`; dashes or underscores.
+"""
+
+import re
+from collections import deque
+
+from tunesmith.catalog import did_you_mean
+from tunesmith.config import compat, foreign
+from tunesmith.config.schema import fields
+from tunesmith.config.shapes import FALSE, SWITCH, TRUE, Shape, shape_of
+from tunesmith.config.written import Problems, Word, Written
+
+OPTION = re.compile(r"--[A-Za-z]")
+PAIR = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
+LONE_DASH = re.compile(r"-[A-Za-z]")
+TYPOGRAPHIC_DASH = re.compile(r"[‐‑‒–—―−]+-?([A-Za-z][\w-]*)")
+CONFIG_FILE = re.compile(r".*\.ya?ml", re.IGNORECASE)
+
+ANYTHING = Shape(scalars=frozenset({bool, str}))
+
+
+def known_names() -> list[str]:
+    """Every spelling of every option that is a field here."""
+    return [*fields(), *compat.CANONICAL, *compat.SWITCHES, *compat.RATIOS]
+
+
+def is_known(name: str) -> bool:
+    """Whether some option, also one without effect here, is spelled so."""
+    return compat.canonical(name) in fields() or name in foreign.INERT or name in foreign.UNBUILT
+
+
+def unknown(shown: str, name: str) -> str:
+    """The sentence about an option that does not exist."""
+    form = "'--{}'" if shown.startswith("--") else "'{}'"
+    return f"unknown option '{shown}'{did_you_mean(name, known_names(), form)}"
+
+
+def spelled_shape(name: str) -> Shape:
+    """The shape of what is written after this spelling."""
+    if name in compat.SWITCHES:
+        return SWITCH
+    canonical = compat.canonical(name)
+    return shape_of(canonical) if canonical in fields() else ANYTHING
+
+
+def read_words(words: list[Word], problems: Problems) -> tuple[list[Written], list[Word]]:
+    """Options in order, and the words that belong to none: files, a model, or mistakes."""
+    rest = deque(words)
+    written: list[Written] = []
+    others: list[Word] = []
+    while rest:
+        word = rest.popleft()
+        if dashed := TYPOGRAPHIC_DASH.match(word.text):
+            problems.add(word.place, f"'{word.text}' begins with a typographic dash; write '--{dashed[1]}'")
+            _skip_value(rest)
+        elif OPTION.match(word.text):
+            option = _option(word, rest, problems)
+            written += [option] if option else []
+        elif LONE_DASH.match(word.text):
+            problems.add(word.place, f"'{word.text}': options begin with two dashes; write '-{word.text}'")
+            _skip_value(rest)
+        elif pair := PAIR.fullmatch(word.text):
+            name = pair[1].replace("-", "_")
+            if is_known(name):
+                written.append(Written(name, pair[2], word.place, pair[1], is_text=True))
+            else:
+                problems.add(word.place, unknown(pair[1], name))
+        else:
+            others.append(word)
+    return _once(written, problems), others
+
+
+def _option(word: Word, rest: deque[Word], problems: Problems) -> Written | None:
+    """The option that `word` begins; its value is taken from `rest`."""
+    shown, equals, text = word.text.partition("=")
+    name = shown[2:].replace("-", "_")
+    if not is_known(name):
+        return _negated(word, shown, name, bool(equals), rest, problems)
+    if equals:
+        return Written(name, text, word.place, shown, is_text=True)
+    shape = spelled_shape(name)
+    if shape.item:
+        values = _list_values(rest)
+        if not values:
+            problems.add(word.place, f"{shown}: needs a value")
+            return None
+        return Written(name, values[0] if len(values) == 1 else values, word.place, shown, is_text=True)
+    if shape.is_switch() and not (rest and _belongs_to_switch(rest[0].text, shape)):
+        return Written(name, "true", word.place, shown, is_text=True)
+    if not rest or _begins_option(rest[0].text):
+        more = f"; write {shown}=... for text that begins with dashes" if rest and str in shape.scalars else ""
+        problems.add(word.place, f"{shown}: needs a value{more}")
+        return None
+    return Written(name, rest.popleft().text, word.place, shown, is_text=True)
+
+
+def _negated(
+    word: Word, shown: str, name: str, has_value: bool, rest: deque[Word], problems: Problems
+) -> Written | None:
+    """`--no-flag`, or an option that does not exist."""
+    positive = name.removeprefix("no_")
+    if positive == name or not is_known(positive):
+        problems.add(word.place, unknown(shown, name))
+        if not has_value:
+            _skip_value(rest)
+        return None
+    if has_value or not spelled_shape(positive).is_switch():
+        reason = "takes no value" if has_value else f"{positive} is no switch; write --{positive} VALUE"
+        problems.add(word.place, f"{shown}: {reason}")
+        return None
+    return Written(positive, "false", word.place, shown, is_text=True)
+
+
+def _begins_option(text: str) -> bool:
+    return bool(OPTION.match(text) or TYPOGRAPHIC_DASH.match(text))
+
+
+def _is_own_word(text: str) -> bool:
+    """A word that stands for itself even where a value could: a known `name=value`, or a config file."""
+    pair = PAIR.fullmatch(text)
+    return bool(CONFIG_FILE.fullmatch(text) or (pair and is_known(pair[1].replace("-", "_"))))
+
+
+def _belongs_to_switch(text: str, shape: Shape) -> bool:
+    """Whether the word after `--flag` is its value.  One that is neither true nor false is still taken, and refused,
+    unless it stands for itself or is a path."""
+    if text.lower() in TRUE + FALSE or text in shape.choices:
+        return True
+    if str not in shape.scalars and re.search(r"[/\\.]", text):
+        return False
+    return not (_begins_option(text) or LONE_DASH.match(text) or _is_own_word(text))
+
+
+def _list_values(rest: deque[Word]) -> list[str]:
+    values: list[str] = []
+    while rest and not _begins_option(rest[0].text) and not (values and _is_own_word(rest[0].text)):
+        values.append(rest.popleft().text)
+    return values
+
+
+def _skip_value(rest: deque[Word]) -> None:
+    """Pass over what was probably the value of an option that is wrong, so that it is not a second problem."""
+    if (
+        rest
+        and not _begins_option(rest[0].text)
+        and not LONE_DASH.match(rest[0].text)
+        and not _is_own_word(rest[0].text)
+    ):
+        rest.popleft()
+
+
+def _once(written: list[Written], problems: Problems) -> list[Written]:
+    """Each spelling once; a second time is a problem, whatever its value."""
+    first: dict[str, Written] = {}
+    for option in written:
+        if option.name in first:
+            before = first[option.name].place
+            where = f", first in line {before.line}" if before.source and before.line != option.place.line else ""
+            problems.add(option.place, f"{option.shown}: given twice{where}")
+        else:
+            first[option.name] = option
+    return list(first.values())

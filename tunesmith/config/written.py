@@ -1,0 +1,75 @@
+"""An option as someone wrote it, the place where, and the problems found there.  Knows no option by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.log import OptionError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where something is written: the n-th layer (files in order, then the command line) and its line or word."""
+
+    layer: int
+    line: int
+    source: Path | None = field(default=None, compare=False)
+    """The file; None for the command line."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.source else "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a command."""
+
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """`name` is spelled with underscores; `shown` as in its source; `is_text`: a command line's, not yet a value."""
+
+    name: str
+    value: Any
+    place: Place
+    shown: str
+    is_text: bool
+
+    def origin(self, canonical: str) -> str:
+        """The place, and the spelling where it is not our own."""
+        return str(self.place) if self.name == canonical else f"{self.place} ({self.shown})"
+
+
+class ConfigError(OptionError):
+    """Every problem of the options at once, in reading order, one to a line."""
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        return "\n".join((*self.problems, f"{count} problem{'s' * (count != 1)}; nothing was started."))
+
+
+class Problems:
+    """Collects what is wrong, to be told at once and in the order of reading; and remarks, told when nothing is."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[Place, str]] = []
+        self._remarks: list[tuple[Callable[[str, str], None], str, str]] = []
+
+    def add(self, place: Place, text: str) -> None:
+        """Note a problem at a place: `my.yaml:4: text`."""
+        self._found.append((place, f"{place}: {text}"))
+
+    def remark(self, teller: Callable[[str, str], None], subject: str, text: str) -> None:
+        """Keep a line for `teller`, which is log.note or log.warn."""
+        self._remarks.append((teller, subject, text))
+
+    def tell(self) -> None:
+        """ConfigError with every problem if there is any; otherwise say the remarks, each once."""
+        if self._found:
+            raise ConfigError(*(text for _, text in sorted(self._found, key=lambda found: found[0])))
+        for teller, subject, text in dict.fromkeys(self._remarks):
+            teller(subject, text)
