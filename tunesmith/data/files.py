@@ -12,6 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,6 +34,13 @@ class Row(NamedTuple):
         return f"{self.file} row {self.number}"
 
 
+@dataclass(slots=True)
+class Meter:
+    """Counts the bytes that were read, as they lie on the disk."""
+
+    read_bytes: int = 0
+
+
 CHUNK_BYTES = 1 << 20
 _NO_FILE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -50,8 +58,8 @@ def is_remote(path: str) -> bool:
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", path) is not None
 
 
-def read_rows(path: str) -> Iterator[Row]:
-    """The rows of one file, read as they are asked for.  Raises DataError naming file, line and reason, OptionError
+def read_rows(path: str, meter: Meter | None = None) -> Iterator[Row]:
+    """The rows of one file, read as they are asked for; `meter` counts its bytes.  Raises DataError naming file, line and reason, OptionError
     for a kind of file that is not known."""
     name = path.rsplit("/", 1)[-1] if is_remote(path) else Path(path).name
     if not is_data_file(name):
@@ -60,7 +68,7 @@ def read_rows(path: str) -> Iterator[Row]:
         )
     try:
         number = 0
-        for stream, member in _streams(path, name):
+        for stream, member in _streams(path, name, meter or Meter()):
             with stream:
                 for values in _READERS[_suffix(_unpacked(member)[0])](stream, path):
                     number += 1
@@ -82,25 +90,39 @@ def _unpacked(name: str) -> tuple[str, str]:
     return (name[: -len(suffix)], suffix) if suffix in _OPENERS else (name, "")
 
 
-def _streams(path: str, name: str) -> Iterator[tuple[IO[bytes], str]]:
+def _streams(path: str, name: str, meter: Meter) -> Iterator[tuple[IO[bytes], str]]:
     """The byte streams inside a file and their names: one, or each member of a zip archive."""
     packed = _unpacked(name)[1]
     if packed != ".zip":
-        yield _OPENERS[packed](_open(path)) if packed else _open(path), name
+        stream = _open(path, meter)
+        yield _OPENERS[packed](stream) if packed else stream, name
         return
-    with _open(path) as raw, zipfile.ZipFile(raw) as archive:
+    with _open(path, meter) as raw, zipfile.ZipFile(raw) as archive:
         members = [m for m in sorted(archive.namelist()) if _suffix(_unpacked(m)[0]) in _READERS]
         if not members:
             raise DataError(f"{path}: holds no data file")
         for member in members:
-            stream: IO[bytes] = archive.open(member)
+            stream = archive.open(member)
             packed = _unpacked(member)[1]
             yield _OPENERS[packed](stream) if packed else stream, member
 
 
-def _open(path: str) -> IO[bytes]:
+class _Metered(io.FileIO):
+    """A local file whose reads are counted."""
+
+    def __init__(self, path: str, meter: Meter):
+        super().__init__(path)
+        self.meter = meter
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer) or 0
+        self.meter.read_bytes += count
+        return count
+
+
+def _open(path: str, meter: Meter) -> IO[bytes]:
     if not is_remote(path):
-        return open(path, "rb")
+        return io.BufferedReader(_Metered(path, meter), CHUNK_BYTES)
     import fsspec  # type: ignore[import-untyped]
 
     try:

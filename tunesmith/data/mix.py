@@ -6,24 +6,31 @@ from typing import Literal
 
 import numpy as np
 
-from tunesmith.data.files import Row
+from tunesmith.data.files import Meter, Row
 from tunesmith.data.sources import Dataset
 from tunesmith.log import DataError, OptionError
 
 
-def take(dataset: Dataset, max_samples: int | None, strategy: Literal["first", "random"], seed: int) -> Iterator[Row]:
-    """The dataset's rows: all, the first `max_samples`, or a seeded random choice of as many in the order of the data
-    (which reads the data twice)."""
+def limit(dataset: Dataset, max_samples: int | None) -> int | None:
+    """Most rows to take of a dataset; None: all."""
     limits = [limit for limit in (dataset.num_samples, max_samples) if limit is not None]
-    if not limits:
-        yield from dataset.read()
+    return min(limits, default=None)
+
+
+def take(
+    dataset: Dataset, most: int | None, strategy: Literal["first", "random"], seed: int, meter: Meter
+) -> Iterator[Row]:
+    """The dataset's rows: all, the first `most`, or a seeded random choice of as many in the order of the data (which
+    reads the data twice).  `meter` counts the bytes."""
+    if most is None:
+        yield from dataset.source.read(meter)
     elif strategy == "first":
-        yield from islice(dataset.read(), min(limits))
+        yield from islice(dataset.source.read(meter), most)
     else:
-        rows = sum(1 for _ in dataset.read())
+        rows = sum(1 for _ in dataset.source.read())
         chosen = np.zeros(rows, dtype=bool)
-        chosen[_random(seed, dataset.name).permutation(rows)[: min(limits)]] = True
-        yield from (row for row, wanted in zip(dataset.read(), chosen, strict=True) if wanted)
+        chosen[_random(seed, dataset.name).permutation(rows)[:most]] = True
+        yield from (row for row, wanted in zip(dataset.source.read(meter), chosen, strict=True) if wanted)
 
 
 def split(keys: np.ndarray, val_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

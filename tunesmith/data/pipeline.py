@@ -3,7 +3,7 @@ no step's inside."""
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from tunesmith.config.data import DataConfig
 from tunesmith.data import mix
 from tunesmith.data.encode import Encoder
 from tunesmith.data.formats import Reader, Unusable
+from tunesmith.data.outlook import OnProgress, Outlook
 from tunesmith.data.pack import Blocks
 from tunesmith.data.prepare import Workers
 from tunesmith.data.report import Report
@@ -25,9 +26,6 @@ from tunesmith.templates.conversation import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-OnProgress = Callable[[int, int], None]
-"""Told the rows that are done, and how many there will be as far as is known."""
 
 
 @dataclass(slots=True)
@@ -58,14 +56,13 @@ def prepare(
     Raises OptionError for names and options, DataError for files that cannot be read and when nothing would be
     trained."""
     _check(cfg, stage)
-    job = _Job(cfg, stage, seed, Encoder(tokenizer, chat_format, cfg), on_progress)
-    evals: dict[str, ArraySamples] = {}
+    trained = find_datasets(cfg.dataset, cfg.dataset_dir, search_folders)
+    evaluated = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
+    outlook = Outlook([*trained, *evaluated], cfg.max_samples, on_progress)
+    job = _Job(cfg, stage, seed, Encoder(tokenizer, chat_format, cfg), outlook)
     with job.workers:
-        train = job.samples(find_datasets(cfg.dataset, cfg.dataset_dir, search_folders))
-        if cfg.eval_dataset:
-            datasets = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
-            groups = {each.name: [each] for each in datasets} if cfg.eval_on_each_dataset else {"eval": datasets}
-            evals = {name: job.samples(group) for name, group in groups.items()}
+        train = job.samples(trained)
+        evals = {name: job.samples(group) for name, group in _groups(evaluated, cfg.eval_on_each_dataset).items()}
     if cfg.val_size:
         trained_on, held_out = mix.split(train.keys, cfg.val_size, seed)
         train, evals = train.choose(trained_on), {"eval": train.choose(held_out)}
@@ -84,8 +81,8 @@ def prepare(
 class _Job:
     """One run's preparation: what stays the same from dataset to dataset, and what is counted over all of them."""
 
-    def __init__(self, cfg: DataConfig, stage: str, seed: int, encoder: Encoder, on_progress: OnProgress):
-        self.cfg, self.seed, self.encoder, self.on_progress = cfg, seed, encoder, on_progress
+    def __init__(self, cfg: DataConfig, stage: str, seed: int, encoder: Encoder, outlook: Outlook):
+        self.cfg, self.seed, self.encoder, self.outlook = cfg, seed, encoder, outlook
         self.plain_text = stage == "pt"
         self.workers = Workers(
             _workers(cfg.preprocessing_num_workers),
@@ -123,10 +120,10 @@ class _Job:
         reader = Reader(dataset.shape, self.cfg.placeholders)
         if not self.plain_text and not self.checked:
             self.checked = self._check_format(dataset, reader)
-        rows = mix.take(dataset, self.cfg.max_samples, self.cfg.sample_strategy, self.seed)
-        before = sum(self.report.read.values())
+        most = mix.limit(dataset, self.cfg.max_samples)
+        rows = mix.take(dataset, most, self.cfg.sample_strategy, self.seed, self.outlook.meter)
         done = kept = 0
-        for prepared in self.workers.prepare(rows, reader):
+        for prepared in self.workers.prepare(self.outlook.watch(rows), reader):
             gatherer.add(prepared.chunk)
             done, kept = done + prepared.read, kept + len(prepared.chunk.lengths)
             for reason, where in prepared.dropped:
@@ -135,7 +132,7 @@ class _Job:
                 self.report.shorten(where, tokens)
             if prepared.unfilled:
                 self.unfilled.setdefault(dataset.name, set()).update(prepared.unfilled)
-            self.on_progress(before + done, before + done)
+            self.outlook.tell(prepared.read)
         self.report.read[dataset.name] = self.report.read.get(dataset.name, 0) + done
         if not kept:
             why = "; ".join(f"{reason}: {tally}" for reason, tally in self.report.dropped.items())
@@ -143,7 +140,7 @@ class _Job:
 
     def _check_format(self, dataset: Dataset, reader: Reader) -> bool:
         """Check the chat format against the vocabulary on the first usable row; False when there is none."""
-        for row in islice(dataset.read(), 100):
+        for row in islice(dataset.source.read(), 100):
             try:
                 conversation = reader.conversation(row)
             except Unusable:
@@ -154,6 +151,13 @@ class _Job:
                 continue
             return True
         return False
+
+
+def _groups(datasets: Sequence[Dataset], each: bool) -> dict[str, Sequence[Dataset]]:
+    """Evaluation sets by name."""
+    if each:
+        return {dataset.name: [dataset] for dataset in datasets}
+    return {"eval": datasets} if datasets else {}
 
 
 def _check(cfg: DataConfig, stage: str) -> None:

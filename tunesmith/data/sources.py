@@ -5,14 +5,14 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from tunesmith import log
-from tunesmith.data.files import Row, is_data_file, is_remote, read_rows
+from tunesmith.data.files import Meter, Row, is_data_file, is_remote, read_rows
 from tunesmith.log import DataError, MissingExtra, OptionError
 
 Formatting = Literal["alpaca", "sharegpt", "openai", "text"]
@@ -65,12 +65,25 @@ class Shape:
     ranking: bool = False
 
 
+class Source(Protocol):
+    """Where rows lie."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on the local disk; 0 when unknown."""
+        ...
+
+    def read(self, meter: Meter | None = None) -> Iterator[Row]:
+        """The rows, from the first on; `meter` counts the bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """One dataset, ready to be read."""
 
     name: str
-    read: Callable[[], Iterator[Row]]
+    source: Source
     shape: Shape
     num_samples: int | None = None
     """Most rows to take; None: all."""
@@ -140,12 +153,12 @@ def _find_plain(name: str, registered: dict[str, Any], folder: Path, search_fold
         return _from_entry(name, _checked_entry(registered[name], subject), folder, subject)
     hub, _, path = name.partition(":")
     if hub in ("hf", "ms") and path:
-        return _guessed(name, _hub_reader(path, hub, Entry()))
+        return _guessed(name, HubSource(path, hub, Entry()))
     if is_remote(name):
-        return _guessed(name, _file_reader([name]))
+        return _guessed(name, FileSource([name]))
     for start in (Path(), *search_folders, folder):
         if (start / name).exists():
-            return _guessed(name, _file_reader(_files_of(start / name)))
+            return _guessed(name, FileSource(_files_of(start / name)))
     raise OptionError(f"dataset: {_unknown(name, registered, folder)}")
 
 
@@ -230,20 +243,20 @@ def _from_entry(name: str, entry: Entry, folder: Path, subject: str) -> Dataset:
         hub_first.reverse()
     hub = next(((url, kind) for url, kind in hub_first if url), None)
     if hub:
-        read = _hub_reader(hub[0], hub[1], entry)
+        source: Source = HubSource(hub[0], hub[1], entry)
     elif entry.cloud_file_name:
-        read = _file_reader([entry.cloud_file_name])
+        source = FileSource([entry.cloud_file_name])
     elif entry.file_name:
         path = folder / entry.file_name
         if not path.exists():
             raise OptionError(f"{subject}: there is no file {path}")
-        read = _file_reader(_files_of(path))
+        source = FileSource(_files_of(path))
     else:
         raise OptionError(f"{subject}: needs one of file_name, hf_hub_url, ms_hub_url, cloud_file_name")
     formatting: Any = entry.formatting or "alpaca"
     tags = replace(OPENAI_TAGS if formatting == "openai" else Tags(), **(entry.tags or {}))
     shape = Shape(formatting, _columns(entry.columns, formatting), tags, entry.ranking)
-    return Dataset(name, read, shape, entry.num_samples)
+    return Dataset(name, source, shape, entry.num_samples)
 
 
 def _columns(written: dict[str, str | None] | None, formatting: Formatting) -> Columns:
@@ -263,23 +276,34 @@ def _files_of(path: Path) -> list[str]:
     return files
 
 
-def _file_reader(paths: Sequence[str]) -> Callable[[], Iterator[Row]]:
-    def read() -> Iterator[Row]:
-        for path in paths:
-            yield from read_rows(path)
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """Rows in files, one file after another."""
 
-    return read
+    paths: Sequence[str]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(os.path.getsize(path) for path in self.paths if not is_remote(path))
+
+    def read(self, meter: Meter | None = None) -> Iterator[Row]:
+        for path in self.paths:
+            yield from read_rows(path, meter)
 
 
-def _hub_reader(url: str, hub: str, entry: Entry) -> Callable[[], Iterator[Row]]:
+@dataclass(frozen=True, slots=True)
+class HubSource:
     """Rows of a dataset on Hugging Face (`hf`) or ModelScope (`ms`), through the hub's own library and its cache."""
 
-    def read() -> Iterator[Row]:
-        load = _load_modelscope if hub == "ms" else _load_huggingface
-        for number, values in enumerate(load(url, entry), start=1):
-            yield Row(dict(values), f"{hub}:{url}", number)
+    url: str
+    hub: str
+    entry: Entry
+    size_bytes: int = 0
 
-    return read
+    def read(self, meter: Meter | None = None) -> Iterator[Row]:
+        load = _load_modelscope if self.hub == "ms" else _load_huggingface
+        for number, values in enumerate(load(self.url, self.entry), start=1):
+            yield Row(dict(values), f"{self.hub}:{self.url}", number)
 
 
 def _load_huggingface(url: str, entry: Entry) -> Any:
@@ -303,15 +327,15 @@ def _load_modelscope(url: str, entry: Entry) -> Any:
     return loaded.to_hf_dataset()
 
 
-def _guessed(name: str, read: Callable[[], Iterator[Row]]) -> Dataset:
+def _guessed(name: str, source: Source) -> Dataset:
     """A dataset without an entry: how it is read is guessed from its first row's columns, and told."""
-    first = next(islice(read(), 1), None)
+    first = next(islice(source.read(), 1), None)
     if first is None:
         raise DataError(f"{name}: holds no rows")
     shape = _guess(first.values, name)
     used = [f"{part}={column}" for part, column in asdict(shape.columns).items() if column]
     log.note(name, f"read as {shape.formatting}{' with ranking' if shape.ranking else ''} ({', '.join(used)})")
-    return Dataset(name, read, shape)
+    return Dataset(name, source, shape)
 
 
 _ALPACA_NAMES = {
