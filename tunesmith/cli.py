@@ -8,12 +8,15 @@ import os
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("tunesmith.jobs.start:train_command", "Train a model, as the options of a file and the command line say."),
+    "train": (
+        "tunesmith.jobs.start:train_command",
+        "Train a model, as the options of a file and the command line say.",
+    ),
     "chat": ("tunesmith.generate.chat:chat_command", "Talk to a model, or answer one --prompt."),
     "explain": ("tunesmith.config.explain:explain_command", "Print the help of one option, or the list of all."),
     "schema": ("tunesmith.config.explain:schema_command", "Print the JSON schema of a config file, for editors."),
     "env": ("tunesmith.environment:env_command", "Print what is installed on this machine."),
-    "completion": ("tunesmith.config.completion:completion_command", "Print a completion script: bash, zsh or fish."),
+    "completion": ("tunesmith.completion:completion_command", "Print a completion script: bash, zsh or fish."),
     "version": ("tunesmith.cli:version_command", "Print the version."),
     "help": ("tunesmith.cli:help_command", "Print this, or the help of one command."),
 }

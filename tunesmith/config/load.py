@@ -47,7 +47,8 @@ def load(arguments: list[str], command: str) -> Loaded:
     typed = [Word(text, Place(COMMAND_LINE, index)) for index, text in enumerate(arguments, start=1)]
     on_line, others = words.read_words(typed, problems)
     files, extra = _files(others, command, problems)
-    layers = [_read_file(path, layer, command, problems) for layer, path in enumerate(files)]
+    environment: dict[str, str] = {}
+    layers = [_read_file(path, layer, command, problems, environment) for layer, path in enumerate(files)]
     values: dict[str, Value] = {}
     bad: set[str] = set()
     for written in (*layers, [*on_line, *extra]):
@@ -57,6 +58,7 @@ def load(arguments: list[str], command: str) -> Loaded:
     findings = [one for one in rules.check(config, given, command) if not bad.intersection(one.options)]
     _report(problems, findings, values)
     problems.tell()
+    os.environ |= environment
     if config.train.debug:
         os.environ[DEBUG_VARIABLE] = "1"
     origins = {name: values[name].written.origin(name) if name in values else "default" for name in fields()}
@@ -101,8 +103,8 @@ def _near_files(path: Path) -> str:
     return f"; '{path.parent}' holds {', '.join(beside[:3])}" if beside else ""
 
 
-def _read_file(path: Path, layer: int, command: str, problems: Problems) -> list[Written]:
-    """The options of one file: YAML, JSON, or a pasted command."""
+def _read_file(path: Path, layer: int, command: str, problems: Problems, environment: dict[str, str]) -> list[Written]:
+    """The options of one file: YAML, JSON, or a pasted command, whose variables are added to `environment`."""
     place = Place(layer, 1, path)
     try:
         with path.open("rb") as stream:
@@ -122,11 +124,13 @@ def _read_file(path: Path, layer: int, command: str, problems: Problems) -> list
     if path.suffix.lower() == ".json":
         return documents.read_json(text, path, layer, problems)
     if shell.looks_like_command(text):
-        return _read_command(text, path, layer, command, problems)
+        return _read_command(text, path, layer, command, problems, environment)
     return documents.read_yaml(text, path, layer, problems)
 
 
-def _read_command(text: str, path: Path, layer: int, command: str, problems: Problems) -> list[Written]:
+def _read_command(
+    text: str, path: Path, layer: int, command: str, problems: Problems, environment: dict[str, str]
+) -> list[Written]:
     try:
         pasted = shell.read_command(text, path, layer)
     except log.OptionError as problem:
@@ -139,8 +143,8 @@ def _read_command(text: str, path: Path, layer: int, command: str, problems: Pro
     written, others = words.read_words(pasted.words, problems)
     for word in others:
         problems.add(word.place, f"'{word.text}' is no option; text with spaces needs quotes")
+    environment |= pasted.environment
     for name, value in pasted.environment.items():
-        os.environ[name] = value
         problems.remark(log.note, str(path), f"{name}={value} is set for this run")
     return written
 

@@ -25,7 +25,7 @@ TOKENS = re.compile(
     | (?P<single>'[^']*')
     | (?P<double>"(?:[^"\\]|\\.)*")
     | (?P<open>['"“”‘’])
-    | (?P<escape>\\[ '"\\#$&|;()*?<>])
+    | (?P<escape>\\(?!\ +--)[ '"\\#$&|;()*?<>])
     | (?P<variable>\$\{?[A-Za-z_]\w*\}?)
     | (?P<plain>.)
     """,
@@ -57,9 +57,9 @@ def read_command(text: str, source: Path, layer: int) -> Command:
         del words[0]
     environment: dict[str, str] = {}
     while words and (words[0].text == "export" or ASSIGNMENT.fullmatch(words[0].text)):
-        name, equals, value = words.pop(0).text.partition("=")
+        variable, equals, value = words.pop(0).text.partition("=")
         if equals:
-            environment[name] = value
+            environment[variable] = value
     program = [word.text for word in words[:3]]
     if program[:1] and program[0].startswith("--"):
         return Command(environment, None, words)
