@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -15,7 +15,7 @@ from tunesmith.config.tuning import TuningConfig
 from tunesmith.log import ModelError, OptionError
 from tunesmith.models.precision import BY_NAME
 from tunesmith.models.save import save_weights
-from tunesmith.models.tuning import lora
+from tunesmith.models.tuning import adapters, lora
 from tunesmith.models.tuning.count import trainable
 from tunesmith.models.where import Source
 
@@ -24,12 +24,10 @@ Loader = Callable[..., PreTrainedModel]
 Folders = Callable[[str], Path]
 
 
-def tuned(
-    model: PreTrainedModel, adapters: tuple[Path, ...] = (), precision: str = "fp32", **options: object
-) -> PeftModel:
+def tuned(model: PreTrainedModel, onto: tuple[Path, ...] = (), precision: str = "fp32", **options: object) -> PeftModel:
     torch.manual_seed(1)
     cfg = TuningConfig(**{"lora_rank": 4, **options})
-    return lora.apply(model, cfg, precision=BY_NAME[precision], adapters=[Source(str(path), path) for path in adapters])
+    return lora.apply(model, cfg, precision=BY_NAME[precision], adapters=[Source(str(path), path) for path in onto])
 
 
 def plain(base: Path, adapter: Path, dtype: torch.dtype = torch.float32, attention: str = "eager") -> PeftModel:
@@ -84,6 +82,10 @@ def test_every_kind_starts_at_the_base_and_opens_elsewhere(
 ) -> None:
     base = folder_of(name)
     model = loaded(base)
+    if "tied" in name and {"embed_tokens", "lm_head"} & set(options.get("lora_target", ())):
+        with pytest.raises(OptionError, match="is one weight with"):
+            tuned(model, **options)
+        return
     before = zoo.logits(model)
     adapted = tuned(model, **options)
     assert torch.equal(zoo.logits(adapted), before)
@@ -282,3 +284,31 @@ def test_dora_cannot_lie_under_another_adapter(folder_of: Folders, loaded: Loade
     adapter = make_adapter(folder_of("qwen2"), tmp_path / "a", loaded, use_dora=True)
     with pytest.raises(ModelError, match="use_dora cannot be under another"):
         tuned(loaded(folder_of("qwen2")), (adapter,), create_new_adapter=True)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3_tied"])
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"additional_target": ["embed_tokens"]}], ids=str)
+def test_merging_and_attaching(name: str, options: dict, folder_of: Folders, loaded: Loader, tmp_path: Path) -> None:
+    base = folder_of(name)
+    one = make_adapter(base, tmp_path / "one", loaded, **options)
+    two = make_adapter(base, tmp_path / "two", loaded, lora_rank=2, lora_target=["up_proj"])
+    sources = [Source(str(path), path) for path in (one, two)]
+    expected = zoo.logits(plain(base, one, attention="sdpa"))
+    merged = adapters.merge(loaded(base), sources[:1])
+    same(zoo.logits(merged), expected)
+    assert isinstance(merged, PreTrainedModel)
+    same(zoo.logits(adapters.attach(loaded(base), sources[:1])), expected)
+    same(zoo.logits(adapters.attach(loaded(base), sources)), zoo.logits(adapters.merge(loaded(base), sources)))
+    save_weights(merged, tmp_path / "merged")
+    same(zoo.logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged")), expected)
+
+
+def test_merging_never_parts_tied_weights(folder_of: Folders, loaded: Loader, tmp_path: Path) -> None:
+    base = folder_of("qwen3_tied")
+    theirs = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+    )
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="lm_head alone"):
+        adapters.merge(loaded(base), [Source(str(tmp_path), tmp_path)])

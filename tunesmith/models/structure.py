@@ -36,6 +36,15 @@ def adaptable_names(model: PreTrainedModel) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, kinds)]
 
 
+def tied_names(model: PreTrainedModel) -> list[str]:
+    """Full names of the embeddings and the head when they are one weight, else none."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = [weight for module in ends if isinstance(module, nn.Module) for weight in module.parameters()]
+    if len({id(weight) for weight in weights}) == len(weights):
+        return []
+    return [name for name, module in model.named_modules() if module in ends]
+
+
 def attention_names(model: PreTrainedModel) -> list[str]:
     """Full names of the linear modules inside attention, told by their parents' names (`self_attn`, `attention`)."""
     return [name for name in linear_names(model) if _in_attention(name)]

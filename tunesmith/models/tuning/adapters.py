@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from tunesmith import log
 from tunesmith.log import ModelError
+from tunesmith.models import structure
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
 from tunesmith.models.weights import check_finite
@@ -119,6 +120,7 @@ def merge_keeping(
                 f"{adapter.source.folder}: an adapter with {' and '.join(extras)} cannot be under another one; merge it "
                 "into a model of its own first"
             )
+        _check_ties(model, adapter)
         wrapped = put_on(model, adapter, trained=False)
         changed = joined(changed, factors_of(wrapped))
         try:
@@ -135,6 +137,19 @@ def attach(model: PreTrainedModel, sources: Sequence[Source]) -> PreTrainedModel
         return model
     merged, _ = merge_keeping(model, adapters[:-1], strict=False)
     return put_on(merged, adapters[-1], trained=False).eval()
+
+
+def _check_ties(model: PreTrainedModel, adapter: Adapter) -> None:
+    """Raise ModelError when merging would give two weights different values that are one weight in the model."""
+    tied, config = structure.tied_names(model), adapter.config
+    parting = [] if config.ensure_weight_tying else structure.named_by(config.modules_to_save or (), tied)
+    if isinstance(config.target_modules, set):
+        parting += structure.named_by(config.target_modules, tied)
+    if parting:
+        raise ModelError(
+            f"{adapter.source.folder}: it cannot be merged: it changes {parting[0]} alone, which is one weight with "
+            f"{', '.join(name for name in tied if name != parting[0])} in {model.name_or_path}"
+        )
 
 
 def _compare_bases(adapter: Adapter, model: PreTrainedModel) -> None:

@@ -68,12 +68,20 @@ def apply(
 
 def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftModel:
     wanted = targets.resolve(model, cfg.lora_target)
+    beside = targets.check_names(model, cfg.additional_target, "additional_target")
+    tied = structure.tied_names(model)
+    if one := structure.named_by(wanted, tied):
+        raise OptionError(
+            f"lora_target: {one[0]} is one weight with {', '.join(set(tied) - set(one[:1]))} in this model, which LoRA on "
+            "either would part; additional_target trains it in full"
+        )
     config = LoraConfig(
         r=cfg.lora_rank,
         lora_alpha=cfg.lora_alpha if cfg.lora_alpha is not None else 2 * cfg.lora_rank,
         lora_dropout=cfg.lora_dropout,
         target_modules=wanted,
-        modules_to_save=targets.check_names(model, cfg.additional_target, "additional_target") or None,
+        modules_to_save=beside or None,
+        ensure_weight_tying=bool(structure.named_by(beside, tied)),
         use_rslora=cfg.use_rslora,
         use_dora=cfg.use_dora,
         init_lora_weights=_start(model, cfg, wanted),
