@@ -37,7 +37,7 @@ class Config(Section):
 
     def flat(self) -> dict[str, object]:
         """Every option by its flat name, in the order of the sections."""
-        return {name: value for section in SECTIONS for name, value in getattr(self, section)}
+        return {name: value for _, section in self for name, value in section}
 
 
 @cache
