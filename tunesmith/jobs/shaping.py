@@ -25,7 +25,7 @@ SECTIONS = ("model", "data", "tuning", "optim", "train")
 
 def options(cfg: Config) -> dict[str, Any]:
     """Flat name -> value of every option that shapes training."""
-    sections = (getattr(cfg, name) for name in SECTIONS)
+    sections = (section for name, section in cfg if name in SECTIONS)
     return {name: value for section in sections for name, value in section if name not in NEUTRAL}
 
 
