@@ -10,11 +10,12 @@ from tunesmith.generate.source import settle
 from tunesmith.log import ModelError, OptionError
 
 
-def options(**written: object) -> tuple[Config, dict[str, str]]:
+def options(**written: object) -> tuple[Config, frozenset[str]]:
+    """A config in which these options were written, as `load` gives it."""
     sections: dict[str, dict[str, object]] = {}
     for name, value in written.items():
         sections.setdefault(fields()[name][0], {})[name] = value
-    return Config.model_validate(sections), {"seed": "default"} | dict.fromkeys(written, "command line")
+    return Config.model_validate(sections), frozenset(written)
 
 
 def run_folder(folder: Path, *, base: Path | str, adapter: bool = True, **recorded: object) -> Path:
@@ -28,7 +29,7 @@ def run_folder(folder: Path, *, base: Path | str, adapter: bool = True, **record
 
 
 def test_a_model_folder_is_the_model(tiny_model):
-    cfg = settle(*options(), place=str(tiny_model))
+    cfg = settle(*options(model_name_or_path=str(tiny_model)))
     assert (cfg.model.model_name_or_path, cfg.model.adapter_name_or_path) == (str(tiny_model), [])
     assert cfg.data.template == "auto"
 
@@ -45,7 +46,7 @@ def test_an_adapter_folder_finds_its_base_and_chat_format(tmp_path, tiny_model):
         dataset=["x"],
         from_a_later_version=1,
     )
-    cfg = settle(*options(), place=str(run))
+    cfg = settle(*options(model_name_or_path=str(run)))
     assert cfg.model.model_name_or_path == str(tiny_model)
     assert cfg.model.adapter_name_or_path == [str(run)]
     assert (cfg.data.template, cfg.data.default_system) == ("qwen", "Be kind.")
@@ -66,72 +67,54 @@ def test_a_checkpoint_looks_into_the_run_around_it(tmp_path, tiny_model):
     checkpoint = run / "checkpoint-5"
     checkpoint.mkdir()
     (checkpoint / "adapter_config.json").write_text("{}")
-    cfg = settle(*options(), place=str(checkpoint))
+    cfg = settle(*options(model_name_or_path=str(checkpoint)))
     assert cfg.model.adapter_name_or_path == [str(checkpoint)]
     assert (cfg.model.model_name_or_path, cfg.data.template) == (str(tiny_model), "qwen")
 
 
 def test_a_full_models_run_keeps_its_chat_format(tmp_path, tiny_model):
     run = run_folder(tmp_path / "run", base=tiny_model, adapter=False, template="llama3")
-    cfg = settle(*options(), place=str(run))
+    cfg = settle(*options(model_name_or_path=str(run)))
     assert (cfg.model.model_name_or_path, cfg.data.template) == (str(run), "llama3")
-    assert settle(*options(model_name_or_path=str(run)), place=None) == cfg
-
-
-@pytest.mark.parametrize("fresh", [True, False])
-def test_adapters_below_the_runs_own_are_loaded_too(tmp_path, tiny_model, fresh):
-    run = run_folder(tmp_path / "run", base=tiny_model, adapter_name_or_path=["one", "two"], create_new_adapter=fresh)
-    below = ["one", "two"] if fresh else ["one"]
-    assert settle(*options(), place=str(run)).model.adapter_name_or_path == [*below, str(run)]
 
 
 def test_an_adapter_named_by_option_brings_its_chat_format(tmp_path, tiny_model):
     run = run_folder(tmp_path / "run", base=tiny_model, template="qwen")
-    for cfg in (
-        settle(*options(adapter_name_or_path=[str(run)]), place=str(tiny_model)),
-        settle(*options(adapter_name_or_path=[str(run)], model_name_or_path=str(tiny_model)), place=None),
-        settle(*options(adapter_name_or_path=[str(run)]), place=None),
-    ):
-        assert cfg.model.model_name_or_path == str(tiny_model)
-        assert (cfg.model.adapter_name_or_path, cfg.data.template) == ([str(run)], "qwen")
+    cfg = settle(*options(adapter_name_or_path=["other", str(run)], model_name_or_path=str(tiny_model)))
+    assert cfg.model.adapter_name_or_path == ["other", str(run)]
+    assert (cfg.model.model_name_or_path, cfg.data.template) == (str(tiny_model), "qwen")
 
 
 def test_an_adapter_of_another_tool_names_its_base_itself(tmp_path, tiny_model):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
-    assert settle(*options(), place=str(tmp_path)).model.model_name_or_path == str(tiny_model)
+    assert settle(*options(model_name_or_path=str(tmp_path))).model.model_name_or_path == str(tiny_model)
 
 
-@pytest.mark.parametrize(
-    ("written", "place", "says"),
-    [
-        ({}, None, "say which model"),
-        ({}, "/nowhere/at/all", "no model folder /nowhere/at/all"),
-        ({"model_name_or_path": "/b"}, "/a", "both /a and /b"),
-        ({"adapter_name_or_path": ["/nowhere"]}, None, "/nowhere is no adapter's folder"),
-    ],
-)
-def test_mistakes_are_told(written, place, says):
-    with pytest.raises(OptionError, match=says):
-        settle(*options(**written), place=place)
+def test_two_models_are_a_mistake(tmp_path, tiny_model):
+    with pytest.raises(OptionError, match=f"both /a and {tiny_model} are given"):
+        settle(*options(model_name_or_path=str(tiny_model)), place="/a")
+    run = run_folder(tmp_path / "run", base=tiny_model)
+    with pytest.raises(OptionError, match="is an adapter itself"):
+        settle(*options(model_name_or_path=str(run), adapter_name_or_path=["x"]))
 
 
 def test_a_base_that_moved_is_told_with_the_way_out(tmp_path):
     run = run_folder(tmp_path / "run", base="/moved/away")
     with pytest.raises(OptionError, match=r"was trained on /moved/away, .*--model_name_or_path"):
-        settle(*options(), place=str(run))
+        settle(*options(model_name_or_path=str(run)))
 
 
 def test_damaged_files_are_told(tmp_path, tiny_model):
     run = run_folder(tmp_path / "run", base=tiny_model, template=5)
     with pytest.raises(ModelError, match="template"):
-        settle(*options(), place=str(run))
+        settle(*options(model_name_or_path=str(run)))
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(ModelError, match=r"config\.yaml can't be read"):
-        settle(*options(), place=str(run))
+        settle(*options(model_name_or_path=str(run)))
     (run / "config.yaml").unlink()
     (run / "adapter_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"adapter_config\.json can't be read"):
-        settle(*options(), place=str(run))
+        settle(*options(model_name_or_path=str(run)))
     (run / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="does not say which model"):
-        settle(*options(), place=str(run))
+        settle(*options(model_name_or_path=str(run)))

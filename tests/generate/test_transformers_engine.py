@@ -1,14 +1,16 @@
 """The local engine says what transformers' own `generate` says, in pieces, in batches, and only up to the turn's end."""
 
 import dataclasses
+import signal
 import threading
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tunesmith.generate.chat import Talk
 from tunesmith.generate.sampling import Sampling
-from tunesmith.generate.transformers import TransformersEngine
+from tunesmith.generate.transformers import WORKER, TransformersEngine
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import Conversation, Message
 
@@ -53,6 +55,11 @@ def greedy_tokens(model, prompt: list[int], count: int = 24) -> list[int]:
         for _ in range(count):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[len(prompt) :]
+
+
+def workers() -> int:
+    """Threads that are making an answer."""
+    return sum(thread.name == WORKER for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -131,12 +138,34 @@ def test_beam_search_answers_in_one_piece(parts, engine):
 
 
 def test_closing_a_stream_stops_the_work(engine):
-    before = threading.active_count()
     stream = engine.stream(ask("Hello"), dataclasses.replace(GREEDY, max_new_tokens=400))
     next(stream)
-    assert threading.active_count() == before + 1
+    assert workers() == 1
     stream.close()
-    assert threading.active_count() == before
+    assert workers() == 0
+
+
+def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(parts, engine, capsys):
+    model = parts[0]
+    calls = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    hook = model.register_forward_hook(interrupt)
+    try:
+        talk = Talk(engine, dataclasses.replace(GREEDY, max_new_tokens=400), patient=True)
+        talk.say("Hello")
+        assert workers() == 0
+        assert 6 <= calls < 100, "the worker stopped soon after"
+    finally:
+        hook.remove()
+    stopped = capsys.readouterr().out
+    Talk(engine, GREEDY, patient=True).say("Hello")
+    assert stopped[:3] == capsys.readouterr().out[:3]
 
 
 def test_a_failure_while_streaming_reaches_the_reader(parts):

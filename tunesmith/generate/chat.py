@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tunesmith.config.compat import canonical
 from tunesmith.config.load import load
 from tunesmith.generate.engine import Engine
 from tunesmith.generate.sampling import Sampling
@@ -25,9 +26,9 @@ A line that should begin with a slash: put a space before it.  Ctrl-C stops an a
 
 def chat_command(arguments: list[str]) -> int:
     """Talk to a model: `tunesmith chat MODEL [--prompt TEXT] [any option of generation]`; returns the exit code."""
-    place, rest = _take_place(arguments)
-    loaded = load(rest, command="chat")
-    cfg = settle(loaded.config, loaded.origins, place)
+    place, arguments = _take_adapter(arguments)
+    loaded = load(arguments, command="chat")
+    cfg = settle(loaded.config, loaded.given, place)
     if cfg.generate.prompt is not None and not cfg.generate.prompt.strip():
         raise OptionError("prompt: is empty; leave it out to have a conversation")
     sampling = Sampling.from_options(cfg.generate, cfg.train.seed)
@@ -110,14 +111,13 @@ class Talk:
         note("system prompt", self._system or "the template's own")
 
 
-def _take_place(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The model named without an option, and the other arguments.  Only the first word can be one; a YAML or JSON file
-    is not."""
-    if not arguments or arguments[0].startswith("-"):
-        return None, arguments
-    first = arguments[0]
-    is_option = Path(first).suffix.lower() in (".yaml", ".yml", ".json") or ("=" in first and not Path(first).exists())
-    return (None, arguments) if is_option else (first, arguments[1:])
+def _take_adapter(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The folder that comes first when a later option names its base model, and the other arguments."""
+    options = (word[2:].partition("=")[0].replace("-", "_") for word in arguments[1:] if word.startswith("--"))
+    names = {canonical(option) for option in options}
+    if "model_name_or_path" in names and Path(arguments[0]).expanduser().is_dir():
+        return arguments[0], arguments[1:]
+    return None, arguments
 
 
 def _typed_lines() -> Iterator[str]:

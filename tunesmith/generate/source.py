@@ -36,57 +36,35 @@ REMEMBERED = (
 `trust_remote_code` is not among them: a folder must not be able to allow its own code."""
 
 
-def settle(cfg: Config, origins: Mapping[str, str], place: str | None) -> Config:
-    """The config with model, adapters and chat format filled in.
+def settle(cfg: Config, given: frozenset[str], place: str | None = None) -> Config:
+    """The config with model, adapter and chat format filled in.
 
-    `place` is the folder or name the user wrote without an option: a model, a run's folder or a checkpoint in it.
-    `origins` names the options that were written (those with another origin than `default`); they win over the run's.
+    The model may be a model's folder or name, a run's folder, or a checkpoint in it.  `place` is that when
+    `model_name_or_path` names the base of an adapter's folder.  Options in `given` were written and win over the run's.
     """
-    written = {name for name, origin in origins.items() if origin != "default"}
-    if place is None:
-        return _from_options(cfg, written)
-    folder = Path(place).expanduser()
+    name = place or cfg.model.model_name_or_path
+    folder = Path(name).expanduser()
     if (folder / ADAPTER).is_file():
-        return _from_adapter(cfg, written, folder)
-    if "model_name_or_path" in written and cfg.model.model_name_or_path != place:
+        return _from_adapter(cfg, given, folder, cfg.model.model_name_or_path if place else None)
+    if place is not None:
         raise OptionError(
             f"model_name_or_path: both {place} and {cfg.model.model_name_or_path} are given; the second is only for the "
-            "base of an adapter's folder"
+            f"base of an adapter, and {place} holds no {ADAPTER}"
         )
-    if not folder.is_dir() and _means_a_path(place):
-        raise OptionError(f"there is no model folder {place}")
-    cfg = _replace(cfg, {"model_name_or_path": place})
-    return _from_options(cfg, written)
+    runs = (run_options(Path(one).expanduser()) for one in (*reversed(cfg.model.adapter_name_or_path), name))
+    return _remember(cfg, given, next((run for run in runs if run), {}))
 
 
-def _from_options(cfg: Config, written: set[str]) -> Config:
-    """The model and adapters are named; only the chat format may have to be looked up."""
-    if not cfg.model.model_name_or_path:
-        if not cfg.model.adapter_name_or_path:
-            raise OptionError("model_name_or_path: say which model to talk to, such as `tunesmith chat saves/my-run`")
-        *earlier, last = cfg.model.adapter_name_or_path
-        if not (Path(last).expanduser() / ADAPTER).is_file():
-            raise OptionError(f"adapter_name_or_path: {last} is no adapter's folder: it has no {ADAPTER}")
-        cfg = _from_adapter(cfg, written - {"adapter_name_or_path"}, Path(last).expanduser())
-        return _replace(cfg, {"adapter_name_or_path": [*earlier, last]}) if earlier else cfg
-    places = [*cfg.model.adapter_name_or_path, cfg.model.model_name_or_path]
-    runs = (run_options(Path(name).expanduser()) for name in (*reversed(places[:-1]), places[-1]))
-    return _remember(cfg, written, next((run for run in runs if run), {}))
-
-
-def _from_adapter(cfg: Config, written: set[str], folder: Path) -> Config:
-    """A run's folder by itself: its base and the adapters merged into that come from what the run wrote down."""
-    if "adapter_name_or_path" in written:
+def _from_adapter(cfg: Config, given: frozenset[str], folder: Path, base: str | None) -> Config:
+    """An adapter's folder by itself.  It holds all that was merged into the base before it, so no other is needed."""
+    if cfg.model.adapter_name_or_path:
         raise OptionError(
             f"adapter_name_or_path: {folder} is an adapter itself; name the base model first, then all adapters here"
         )
     run = run_options(folder)
-    base = cfg.model.model_name_or_path if "model_name_or_path" in written else _base(folder, run)
-    earlier = [str(name) for name in run.get("adapter_name_or_path", [])]
-    if not run.get("create_new_adapter"):
-        earlier = earlier[:-1]  # the last one was trained on and is this adapter now
-    cfg = _replace(cfg, {"model_name_or_path": base, "adapter_name_or_path": [*earlier, str(folder)]})
-    return _remember(cfg, written, run or run_options(Path(base).expanduser()))
+    base = base or _base(folder, run)
+    cfg = _replace(cfg, {"model_name_or_path": base, "adapter_name_or_path": [str(folder)]})
+    return _remember(cfg, given, run or run_options(Path(base).expanduser()))
 
 
 def _base(folder: Path, run: Mapping[str, Any]) -> str:
@@ -116,8 +94,8 @@ def run_options(folder: Path) -> dict[str, Any]:
     return options
 
 
-def _remember(cfg: Config, written: set[str], run: Mapping[str, Any]) -> Config:
-    return _replace(cfg, {name: run[name] for name in REMEMBERED if name in run and name not in written})
+def _remember(cfg: Config, given: frozenset[str], run: Mapping[str, Any]) -> Config:
+    return _replace(cfg, {name: run[name] for name in REMEMBERED if name in run and name not in given})
 
 
 def _replace(cfg: Config, values: Mapping[str, Any]) -> Config:

@@ -21,6 +21,9 @@ from tunesmith.generate.text import AnswerText
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import Conversation
 
+WORKER = "answer"
+"""Name of the thread in which a streamed answer is made."""
+
 
 class TransformersEngine:
     """Answers with `model`, which may be in training: mode and random states are left as they were found.
@@ -64,7 +67,7 @@ class TransformersEngine:
             except BaseException as problem:  # raised again where the pieces are read
                 pieces.put(problem)
 
-        worker = threading.Thread(target=work, daemon=True)
+        worker = threading.Thread(target=work, name=WORKER, daemon=True)
         worker.start()
         try:
             while (piece := pieces.get()) is not None:

@@ -1,0 +1,56 @@
+"""The local engine from options: tokenizer, chat format, base model, adapters, in this order.  Knows no terminal."""
+
+import torch
+
+from tunesmith.config.data import DataConfig
+from tunesmith.config.model import ModelConfig
+from tunesmith.data.chat_format import chat_format
+from tunesmith.data.encode import Encoder
+from tunesmith.generate.transformers import TransformersEngine
+from tunesmith.log import OptionError
+from tunesmith.models.load import attention_for, check_vocabulary, find, find_adapters, load_model, load_tokenizer
+from tunesmith.models.precision import resolve_compute_type
+from tunesmith.models.tuning.adapters import attach
+from tunesmith.models.where import Source
+
+TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
+"""Files that make a folder a tokenizer's."""
+
+
+def load_engine(cfg: ModelConfig, data: DataConfig) -> tuple[TransformersEngine, str]:
+    """The engine, and one line that says which model, adapters, chat format, device and number format it is.
+
+    Raises ModelError or OptionError for whatever is missing or does not fit.
+    """
+    source, adapters = find(cfg), find_adapters(cfg)
+    device = _device(cfg.device)
+    tokenizer = load_tokenizer(_tokenizer_source(source, adapters), cfg)
+    chat = chat_format(data, tokenizer, stage="sft")
+    encoder = Encoder(tokenizer, chat, data)
+    dtype = resolve_compute_type(cfg.compute_type, device).weights
+    attention = attention_for(source, cfg, dtype=dtype, device=device)
+    base = load_model(source, cfg, dtype=dtype, device=device, trainable=False, attention=attention)
+    check_vocabulary(base, tokenizer)
+    model = attach(base, adapters).to(device)
+    engine = TransformersEngine(
+        model, tokenizer, lambda conversation: encoder.encode_prompt(chat.prompt(conversation)), chat.stop_words
+    )
+    with_adapters = f" with {', '.join(adapter.name for adapter in adapters)}" if adapters else ""
+    kind = str(dtype).removeprefix("torch.")
+    return engine, f"{source.name}{with_adapters}, template {chat.name}, on {device} in {kind}"
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device: cuda is not available here; available: auto, cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _tokenizer_source(source: Source, adapters: list[Source]) -> Source:
+    """The last adapter's folder when it brings a tokenizer (a run saves the one it trained with), else the model's."""
+    for adapter in reversed(adapters):
+        if all((adapter.folder / name).is_file() for name in TOKENIZER):
+            return adapter
+    return source
