@@ -178,7 +178,7 @@ def _read_jsonl(stream: IO[bytes], path: str) -> Iterator[Any]:
         if line.isspace():
             continue
         try:
-            yield json.loads(line)
+            yield json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as reason:
             raise DataError(f"{path}: line {number} column {reason.colno}: {reason.msg}") from reason
 
@@ -326,11 +326,13 @@ class _Window:
             start = before.rsplit(b"\n", 1)[-1]
             raise _not_utf8(self.path, line, start + after.split(b"\n", 1)[0], len(start)) from reason
         self.ended = not chunk
+        if not fresh and self.ended:
+            return False
         newline = self.text.rfind("\n", 0, self.at)
         self.columns_before = self.at - newline - 1 if newline >= 0 else self.columns_before + self.at
         self.lines_before += self.text.count("\n", 0, self.at)
         self.text, self.at = self.text[self.at :] + fresh, 0
-        return not self.ended or bool(fresh)
+        return True
 
 
 _READERS: dict[str, Callable[[IO[bytes], str], Iterator[Any]]] = {
