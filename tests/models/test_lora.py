@@ -312,3 +312,35 @@ def test_merging_never_parts_tied_weights(folder_of: Folders, loaded: Loader, tm
     theirs.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="lm_head alone"):
         adapters.merge(loaded(base), [Source(str(tmp_path), tmp_path)])
+
+
+def test_pickled_adapters_load_and_run_nothing(folder_of: Folders, loaded: Loader, tmp_path: Path) -> None:
+    base = folder_of("qwen2")
+    adapter = make_adapter(base, tmp_path / "a", loaded)
+    expected = zoo.logits(plain(base, adapter, attention="sdpa"))
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    same(zoo.logits(adapters.attach(loaded(base), [Source("a", adapter)])), expected)
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"x": Evil()}, adapter / "adapter_model.bin")
+    with pytest.raises(ModelError, match="holds more than tensors"):
+        adapters.attach(loaded(base), [Source("a", adapter)])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2", "mixtral"])
+def test_checkpointing_changes_no_gradient(name: str, folder_of: Folders, loaded: Loader) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        adapted = tuned(loaded(folder_of(name), gradient_checkpointing=checkpointing), lora_init="pissa")
+        ids = torch.arange(3, 20)[None]
+        torch.manual_seed(9)
+        adapted(input_ids=ids, labels=ids).loss.backward()
+        gradients.append({n: weight.grad for n, weight in adapted.named_parameters() if weight.requires_grad})
+    assert all(weight is not None and weight.any() for weight in gradients[0].values())
+    for key, weight in gradients[0].items():
+        torch.testing.assert_close(weight, gradients[1][key])

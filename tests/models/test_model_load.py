@@ -204,7 +204,7 @@ def test_a_pickle_that_runs_code_is_refused(folder: Path, loaded: Loader, tmp_pa
 
     (folder / "model.safetensors").unlink()
     torch.save({"model.norm.weight": Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="hold more than tensors"):
         loaded(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -282,6 +282,23 @@ def test_a_real_tokenizer(shared_data: Path, tmp_path: Path, folder: Path, loade
         load.check_vocabulary(loaded(folder), tokenizer)
 
 
+def test_tokenizer_json_is_believed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Transformers 5 gives every qwen2 model Qwen2's own rules, which cut ` 12` before its digits; the file does not."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    text = "In 1999 it cost 12 or 345 coins;\n\n  cafe\u0301 don't 你好"
+    written = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = load.load_tokenizer(source(folder), ModelConfig())
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == written.encode(text, add_special_tokens=False).ids
+    assert "read as tokenizer.json says" in capsys.readouterr().err
+    theirs = AutoTokenizer.from_pretrained(folder)
+    assert theirs.tokenize(text) != tokenizer.tokenize(text), "no longer needed: AutoTokenizer follows the file"
+    tokenizer.save_pretrained(folder.parent / "saved")
+    again = Tokenizer.from_file(str(folder.parent / "saved" / "tokenizer.json"))
+    assert again.encode(text).ids == written.encode(text).ids
+
+
 def test_a_damaged_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="tokenizer cannot be read"):
@@ -295,7 +312,7 @@ def test_attention(folder_of: Callable[[str], Path]) -> None:
 
     assert [chosen("qwen2", one) for one in ("auto", "sdpa", "disabled")] == ["sdpa", "sdpa", "eager"]
     assert chosen("gemma2", "auto") == "eager"
-    with pytest.raises(OptionError, match="sdpa is not available here: Gemma2.*; available: auto, disabled"):
+    with pytest.raises(OptionError, match=r"sdpa is not available here: Gemma2.*; available: auto, disabled"):
         chosen("gemma2", "sdpa")
     with pytest.raises(OptionError, match="fa2 is not available here: it needs a GPU; available: auto, sdpa, disabled"):
         chosen("qwen2", "fa2")

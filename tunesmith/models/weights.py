@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ def read_weights(
                 ignore_mismatched_sizes=True,  # so that they come back in the report, all of them, and are refused below
                 output_loading_info=True,
             )
+        except UnpicklingError as failure:  # torch's own words advise to run it
+            raise ModelError(f"{source.folder}: its .bin files hold more than tensors; they are not read") from failure
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as failure:
             raise ModelError(f"{source.folder}: the model cannot be loaded: {failure}") from failure
     _refuse_gaps(source, report)

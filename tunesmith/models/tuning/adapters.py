@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
@@ -54,11 +55,20 @@ def read(source: Source) -> Adapter:
             holds = json.loads((file.metadata() or {}).get(HOLDS, "[]"))
         tensors = load_file(folder / WEIGHTS)
     elif (folder / PICKLED).is_file():
-        holds, tensors = [], torch.load(folder / PICKLED, map_location="cpu", weights_only=True)
+        log.note(str(folder), "its weights are a pickled .bin file; it is read without running what it holds")
+        holds, tensors = [], _unpickled(folder / PICKLED)
     else:
         raise ModelError(f"{folder}: no adapter weights (looked for {WEIGHTS}, {PICKLED})")
     check_finite(tensors.items(), str(folder))
     return Adapter(source, config, tensors, tuple(holds))
+
+
+def _unpickled(file: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as fault:
+        raise ModelError(f"{file}: damaged, or it holds more than tensors; it is not read") from fault
+    return tensors
 
 
 def read_all(sources: Sequence[Source]) -> list[Adapter]:
