@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tunesmith import catalog, log
 from tunesmith.config import compat
 from tunesmith.config.schema import SECTIONS, fields
-from tunesmith.config.shapes import BOUND_WORDS, NOTHING, SWITCH, Shape, Unreadable, hint, read, shape_of, shown
+from tunesmith.config.shapes import BOUND_WORDS, NOTHING, SWITCH, Shape, Unreadable, hint, number, read, shape_of, shown
 from tunesmith.config.written import Problems, Written
 
 MAY_BE_EMPTY = ("default_system",)
@@ -48,7 +48,7 @@ def check(name: str, written: Written, problems: Problems) -> Value | None:
     if name == "report_to" and isinstance(value, list):
         value = [one.lower() if isinstance(one, str) else one for one in value] or ["none"]
     _check_emptiness(name, value, default)
-    _validate(name, value, shape)
+    _validate(name, value, shape, written)
     return Value(_folders(name, value, problems), written)
 
 
@@ -77,7 +77,9 @@ def _typed(written: Written, value: Any, shape: Shape, names_only: bool = False)
     except Unreadable as problem:
         if str(problem).startswith("is "):
             raise
-        raise Unreadable(f"must be {shape.words()}, got {shown(value)}{problem}") from problem
+        choices = shape.item.choices if shape.item else shape.choices
+        guess = catalog.did_you_mean(value, map(str, choices)) if isinstance(value, str) else ""
+        raise Unreadable(f"must be {shape.words()}, got {shown(value)}{problem}{guess}") from problem
     if shape.item and isinstance(value, int | float) and not isinstance(value, bool) and value is not None:
         return [value]
     return value
@@ -93,7 +95,7 @@ def _check_emptiness(name: str, value: Any, default: Any) -> None:
             raise Unreadable("holds a NUL character")
 
 
-def _validate(name: str, value: Any, shape: Shape) -> None:
+def _validate(name: str, value: Any, shape: Shape, written: Written) -> None:
     """Pydantic judges; the words are ours."""
     section = SECTIONS[fields()[name][0]]
     try:
@@ -103,11 +105,12 @@ def _validate(name: str, value: Any, shape: Shape) -> None:
             raise Unreadable(f"has no value; must be {shape.words()}") from problem
         errors = problem.errors(include_url=False)
         for error in errors:
+            got = shown(error["input"]) if shape.item else written.seen()
             if bound := next((word for kind, word in BOUND_WORDS.items() if kind in error.get("ctx", {})), None):
                 limit = next(iter(error["ctx"].values()))
-                raise Unreadable(f"must be {bound} {limit:g}, got {shown(error['input'])}") from problem
+                raise Unreadable(f"must be {bound} {number(limit)}, got {got}") from problem
             if error["type"] == "finite_number":
-                raise Unreadable(f"must be a finite number, got {shown(error['input'])}") from problem
+                raise Unreadable(f"must be a finite number, got {got}") from problem
         raise Unreadable(_wrong_kind(value, shape, errors[0]["input"])) from problem
 
 
@@ -116,10 +119,9 @@ def _wrong_kind(value: Any, shape: Shape, inner: Any) -> str:
         text = f"each must be {shape.item.words()}, got {shown(inner)}"
         guess = catalog.did_you_mean(inner, shape.item.choices) if isinstance(inner, str) else hint(inner, shape.item)
         return text + guess
-    if isinstance(value, str) and shape.choices:
-        return f"must be {shape.words()}, got {shown(value)}{catalog.did_you_mean(value, map(str, shape.choices))}"
-    if isinstance(value, str) and not shape.choices:
-        return f"must be {shape.words()}, got the text {shown(value)}{_without_quotes(value, shape)}"
+    if isinstance(value, str):
+        more = _without_quotes(value, shape) or catalog.did_you_mean(value, map(str, shape.choices))
+        return f"must be {shape.words()}, got {'' if shape.choices else 'the text '}{shown(value)}{more}"
     return f"must be {shape.words()}, got {shown(value)}{hint(value, shape)}"
 
 

@@ -22,6 +22,7 @@ YAML_WORDS = (
     ("found undefined alias", "an alias (`*name`) without its anchor (`&name`)"),
     ("while scanning a quoted scalar", "a quote is never closed"),
     ("could not find expected ':'", "a line that is no `option: value`"),
+    ("Exceeds the limit", "a number of thousands of digits"),
     ("special characters are not allowed", "a control character; the file is damaged or no text"),
 )
 """Part of ruamel's message -> ours."""
@@ -39,7 +40,9 @@ def read_yaml(text: str, source: Path, layer: int, problems: Problems) -> list[W
         root = yaml.compose(text)
         return list(_options(root, yaml, source, layer, problems))
     except MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
+        # A quote that is never closed is found at the end of the file; where it opens is worth more.
+        opened = problem.context_mark if "quoted scalar" in str(problem.context) else None
+        mark = opened or problem.problem_mark or problem.context_mark
         problems.add(Place(layer, mark.line + 1 if mark else 1, source), _yaml_words(problem))
     except (YAMLError, ValueError) as problem:
         problems.add(Place(layer, 1, source), _yaml_words(problem))

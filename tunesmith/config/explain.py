@@ -16,7 +16,7 @@ from typing import Any
 from tunesmith import catalog, log
 from tunesmith.config import compat, rules
 from tunesmith.config.schema import SECTIONS, fields
-from tunesmith.config.shapes import BOUND_WORDS, Shape, shape_of
+from tunesmith.config.shapes import BOUND_WORDS, Shape, number, shape_of
 
 TITLES = {
     "model": "Model", "data": "Data", "tuning": "Tuning", "optim": "Optimizer", "train": "Run", "generate": "Answers",
@@ -124,7 +124,7 @@ def default_words(name: str) -> str:
 def range_words(shape: Shape) -> str:
     """`at least 0, below 1`; empty when every value of the type is allowed.  Limits of the machine are left out."""
     limits = {kind: limit for kind, limit in shape.bounds.items() if abs(limit) < 2**31}
-    return ", ".join(f"{BOUND_WORDS[kind]} {limit:g}" for kind, limit in limits.items())
+    return ", ".join(f"{BOUND_WORDS[kind]} {number(limit)}" for kind, limit in limits.items())
 
 
 def help_for(command: str) -> str:

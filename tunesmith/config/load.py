@@ -13,7 +13,7 @@ from tunesmith import catalog, log
 from tunesmith.config import compat, documents, foreign, rules, shell, words
 from tunesmith.config.checks import Value, check
 from tunesmith.config.schema import SECTIONS, Config, fields
-from tunesmith.config.shapes import Unreadable, shown
+from tunesmith.config.shapes import Unreadable
 from tunesmith.config.written import Place, Problems, Word, Written
 
 COMMAND_LINE = 1_000_000
@@ -178,7 +178,7 @@ def _layer(options: Iterable[Written], problems: Problems, bad: set[str]) -> dic
 
 def _contradiction(name: str, before: Written, now: Written) -> str:
     line = f" in line {before.place.line}" if before.place.source else ""
-    both = f"{now.shown} {shown(now.value)} contradicts {before.shown} {shown(before.value)}{line}"
+    both = f"{now.shown} {now.seen()} contradicts {before.shown} {before.seen()}{line}"
     return f"{both}; both set {name}"
 
 

@@ -20,13 +20,22 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "gradient_checkpointing": ("auto",),
     "lora_init": ("orthogonal", "loftq"),
     "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
+    "optim": (
+        "adalomo", "adam_mini", "adamw_8bit", "adamw_anyprecision", "adamw_apex_fused", "adamw_bnb_8bit",
+        "adamw_torch_4bit", "adamw_torch_8bit", "adamw_torch_npu_fused", "adamw_torch_xla", "ademamix", "ademamix_8bit",
+        "apollo_adamw", "apollo_adamw_layerwise", "badam", "galore_adafactor", "galore_adafactor_layerwise",
+        "galore_adamw", "galore_adamw_8bit", "galore_adamw_8bit_layerwise", "galore_adamw_layerwise", "grokadamw",
+        "lion_32bit", "lion_8bit", "lomo", "muon", "paged_adamw_32bit", "paged_adamw_8bit", "paged_ademamix_32bit",
+        "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop_bnb", "rmsprop_bnb_32bit",
+        "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
+    ),
     "overflow": ("split",),
     "mix_strategy": ("interleave_under", "interleave_over", "interleave_once"),
     "packing": (True, "contaminated"),
     "batching": ("length_grouped", "token_budget"),
     "save_format": ("pytorch",),
     "thinking": ("as_data", "strip_history", "empty_masked", "strip"),
-}
+}  # fmt: skip
 """Option -> its values that are not built yet."""
 
 NOT_BUILT_AT_ALL = (
@@ -116,7 +125,7 @@ def names_of_the_catalog(asked: Asked) -> Iterator[Finding]:
         ("optimizer", "optim", asked.config.optim.optim),
         ("schedule", "lr_scheduler_type", asked.config.optim.lr_scheduler_type),
     ):
-        if value not in catalog.names(kind):
+        if value not in catalog.names(kind) and value not in NOT_BUILT[name]:
             yield Finding("error", (name,), catalog.unknown(kind, value))
 
 
@@ -142,8 +151,8 @@ def trackers(asked: Asked) -> Iterator[Finding]:
             )
         elif name != "none" and name not in catalog.names("tracker"):
             known = ["none", *catalog.names("tracker")]
-            guess = catalog.did_you_mean(name, known)
-            yield Finding("error", ("report_to",), f"unknown tracker '{name}'{guess}; allowed: {', '.join(known)}")
+            guess = catalog.did_you_mean(name, known) or ";"
+            yield Finding("error", ("report_to",), f"unknown tracker '{name}'{guess} allowed: {', '.join(known)}")
     if "none" in asked.config.train.report_to and len(asked.config.train.report_to) > 1:
         yield Finding("error", ("report_to",), "none can't stand beside other trackers")
 

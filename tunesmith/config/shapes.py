@@ -117,6 +117,11 @@ def _bounds(metadata: Any) -> dict[str, float]:
 BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
+def number(limit: float) -> str:
+    """A limit as a user would write it."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
 def read(text: str, shape: Shape, *, names_only: bool = False) -> Any:
     """The value that `text` (a command line's, or a YAML text where a list or mapping belongs) stands for.
 

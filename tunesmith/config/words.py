@@ -3,6 +3,7 @@
 `--name value`, `--name=value`, `name=value`, `--flag`, `--flag False`, `--no-flag`, `--list a b`; dashes or underscores.
 """
 
+import os
 import re
 from collections import deque
 
@@ -61,7 +62,7 @@ def read_words(words: list[Word], problems: Problems) -> tuple[list[Written], li
         elif LONE_DASH.match(word.text):
             problems.add(word.place, f"'{word.text}': options begin with two dashes; write '-{word.text}'")
             _skip_value(rest)
-        elif pair := PAIR.fullmatch(word.text):
+        elif (pair := PAIR.fullmatch(word.text)) and not _is_file(word.text):
             name = pair[1].replace("-", "_")
             if is_known(name):
                 written.append(Written(name, pair[2], word.place, pair[1], is_text=True))
@@ -106,15 +107,23 @@ def _negated(
         if not has_value:
             _skip_value(rest)
         return None
-    if has_value or not spelled_shape(positive).is_switch():
-        reason = "takes no value" if has_value else f"{positive} is no switch; write --{positive} VALUE"
-        problems.add(word.place, f"{shown}: {reason}")
+    if not spelled_shape(positive).is_switch():
+        problems.add(word.place, f"{shown}: {positive} is no switch; write --{positive} VALUE")
+        if not has_value:
+            _skip_value(rest)
+        return None
+    if has_value:
+        problems.add(word.place, f"{shown}: takes no value")
         return None
     return Written(positive, "false", word.place, shown, is_text=True)
 
 
 def _begins_option(text: str) -> bool:
     return bool(OPTION.match(text) or TYPOGRAPHIC_DASH.match(text))
+
+
+def _begins_other(text: str) -> bool:
+    return bool(_begins_option(text) or LONE_DASH.match(text))
 
 
 def _is_own_word(text: str) -> bool:
@@ -130,24 +139,23 @@ def _belongs_to_switch(text: str, shape: Shape) -> bool:
         return True
     if str not in shape.scalars and re.search(r"[/\\.]", text):
         return False
-    return not (_begins_option(text) or LONE_DASH.match(text) or _is_own_word(text))
+    return not (_begins_other(text) or _is_own_word(text))
+
+
+def _is_file(text: str) -> bool:
+    return bool(CONFIG_FILE.fullmatch(text)) and os.path.isfile(text)
 
 
 def _list_values(rest: deque[Word]) -> list[str]:
     values: list[str] = []
-    while rest and not _begins_option(rest[0].text) and not (values and _is_own_word(rest[0].text)):
+    while rest and not _begins_other(rest[0].text) and not (values and _is_own_word(rest[0].text)):
         values.append(rest.popleft().text)
     return values
 
 
 def _skip_value(rest: deque[Word]) -> None:
     """Pass over what was probably the value of an option that is wrong, so that it is not a second problem."""
-    if (
-        rest
-        and not _begins_option(rest[0].text)
-        and not LONE_DASH.match(rest[0].text)
-        and not _is_own_word(rest[0].text)
-    ):
+    if rest and not _begins_other(rest[0].text) and not _is_own_word(rest[0].text):
         rest.popleft()
 
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config.shapes import shown
 from tunesmith.log import OptionError
+
+LONGEST_LINE = 600
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,6 +42,10 @@ class Written:
     shown: str
     is_text: bool
 
+    def seen(self) -> str:
+        """The value as it was typed; of a file, as errors show values."""
+        return str(self.value) if self.is_text else shown(self.value)
+
     def origin(self, canonical: str) -> str:
         """The place, and the spelling where it is not our own."""
         return str(self.place) if self.name == canonical else f"{self.place} ({self.shown})"
@@ -61,7 +68,8 @@ class Problems:
 
     def add(self, place: Place, text: str) -> None:
         """Note a problem at a place: `my.yaml:4: text`."""
-        self._found.append((place, f"{place}: {text}"))
+        line = "".join(one if one.isprintable() else " " for one in f"{place}: {text}")
+        self._found.append((place, line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."))
 
     def remark(self, teller: Callable[[str, str], None], subject: str, text: str) -> None:
         """Keep a line for `teller`, which is log.note or log.warn."""
