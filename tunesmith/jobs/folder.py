@@ -31,6 +31,8 @@ WRITTEN = (
 SECRET = ("token", "key", "secret", "password")
 """Options whose names hold one of these words, as a whole part, never reach the disk."""
 
+_NOT_PATHS = ("auto", "true", "false")
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -133,38 +135,59 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _where_to_go_on(cfg: Config, folder: Path) -> Path | None:
-    asked, facts = cfg.train.resume_from_checkpoint, read_facts(folder)
-    if isinstance(asked, str) and asked.lower() not in ("auto", "true", "false"):
-        return _named(Path(asked).expanduser(), cfg)
+def check(cfg: Config) -> None:
+    """Refuse early, before anything is loaded or written, what `claim` would refuse.
+
+    Raises OptionError for a folder that holds a finished run, a run with other options, or files of something else.
+    """
+    folder = Path(cfg.train.output_dir).expanduser()
+    if not cfg.train.output_dir or cfg.train.overwrite_output_dir or not folder.exists():
+        return
+    facts = read_facts(folder)
+    if _asked_checkpoint(cfg):
+        return
     if not facts:
         _refuse_strangers(folder)
-        if asked is True or (isinstance(asked, str) and asked.lower() != "false"):
-            note("resume_from_checkpoint", f"{folder} holds no run yet; starting from the beginning")
-        return None
-    if asked is False or asked == "false":
+        return
+    if cfg.train.resume_from_checkpoint in (False, "false"):
         raise OptionError(
             f"output_dir: {folder} holds a run and resume_from_checkpoint is false; set overwrite_output_dir: true to "
             "replace it, or choose another output_dir"
         )
-    changed = shaping.differences(facts.get("options", {}), shaping.options(cfg))
     if facts.get("status") == "finished" and not shaping.is_longer(facts.get("length", {}), cfg):
         raise OptionError(
             f"output_dir: {folder} holds a finished run; set overwrite_output_dir: true to replace it, choose another "
             "output_dir, or raise num_train_epochs or max_steps to go on"
         )
-    checkpoint = checkpoints.newest_whole(folder)
-    if checkpoint is None:
-        if facts.get("status") == "finished":
-            raise OptionError(f"output_dir: {folder} holds a finished run without a whole checkpoint to go on from")
-        note(
-            "output_dir", f"{folder} holds a run that stopped before its first checkpoint; starting from the beginning"
-        )
-        _clear(folder)
+    if checkpoints.every(folder):
+        _refuse_changes(facts, cfg, folder)
+
+
+def _where_to_go_on(cfg: Config, folder: Path) -> Path | None:
+    """The checkpoint to go on from; None for a fresh start, with what a run that saved none left behind removed."""
+    check(cfg)
+    facts = read_facts(folder)
+    if named := _asked_checkpoint(cfg):
+        return _named(named, cfg)
+    if not facts:
+        if cfg.train.resume_from_checkpoint not in (None, False, "false"):
+            note("resume_from_checkpoint", f"{folder} holds no run yet; starting from the beginning")
         return None
-    _refuse_changes(changed, cfg, folder)
-    note("resume", f"going on from {checkpoint}")
-    return checkpoint
+    checkpoint = checkpoints.newest_whole(folder)
+    if checkpoint is not None:
+        note("resume", f"going on from {checkpoint}")
+        return checkpoint
+    if facts.get("status") == "finished":
+        raise OptionError(f"output_dir: {folder} holds a finished run without a whole checkpoint to go on from")
+    note("output_dir", f"{folder} holds a run that stopped before its first checkpoint; starting from the beginning")
+    _clear(folder)
+    return None
+
+
+def _asked_checkpoint(cfg: Config) -> Path | None:
+    """The checkpoint that `resume_from_checkpoint` names by its path."""
+    asked = cfg.train.resume_from_checkpoint
+    return Path(asked).expanduser() if isinstance(asked, str) and asked.lower() not in _NOT_PATHS else None
 
 
 def _named(checkpoint: Path, cfg: Config) -> Path:
@@ -173,13 +196,13 @@ def _named(checkpoint: Path, cfg: Config) -> Path:
         raise OptionError(f"resume_from_checkpoint: there is no folder {checkpoint}")
     if reason := checkpoints.damage(checkpoint):
         raise OptionError(f"resume_from_checkpoint: {checkpoint} is not whole: {reason}")
-    before = read_facts(checkpoint.parent).get("options", {})
-    _refuse_changes(shaping.differences(before, shaping.options(cfg)), cfg, checkpoint)
+    _refuse_changes(read_facts(checkpoint.parent), cfg, checkpoint)
     note("resume", f"going on from {checkpoint}")
     return checkpoint
 
 
-def _refuse_changes(changed: list[str], cfg: Config, place: Path) -> None:
+def _refuse_changes(facts: Mapping[str, Any], cfg: Config, place: Path) -> None:
+    changed = shaping.differences(facts.get("options", {}), shaping.options(cfg))
     if changed and not cfg.train.resume_anyway:
         raise OptionError(
             f"{place}: options that shape training are not those the run began with: {'; '.join(changed)}. Change them "

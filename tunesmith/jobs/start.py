@@ -7,12 +7,15 @@ import signal
 import sys
 
 from tunesmith.config.load import Loaded, load
-from tunesmith.jobs import processes
+from tunesmith.jobs import folder, processes
+from tunesmith.log import is_speaker
 
 
 def train_command(arguments: list[str]) -> int:
     """Run a training job; returns the process's exit code."""
     loaded = load(arguments, command="train")
+    if loaded.config.train.do_train and is_speaker():
+        folder.check(loaded.config)
     _end_with_parent()
     count = _process_count(loaded)
     if count > 1 and not processes.is_worker():

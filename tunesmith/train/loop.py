@@ -74,7 +74,7 @@ def fit(
         cost, stop = runtime.sums(cost, asked_to_stop())
         norm = runtime.clip(trained, max_grad_norm)
         _refuse_non_finite(cost, norm, policy, window, runtime)
-        learning_rate = schedule.get_last_lr()[0]
+        learning_rate = float(schedule.get_last_lr()[0])
         runtime.step(optimizer)
         schedule.step()
         optimizer.zero_grad(set_to_none=True)

@@ -43,12 +43,8 @@ class Session:
         self.policy = runtime.prepare(self.model)
         self.objective = inputs.stage.objective()
         self.accumulation = _accumulation(cfg, runtime.world_size)
-        per_epoch = windows_per_epoch(
-            len(inputs.prepared.train),
-            batch_size=cfg.train.per_device_train_batch_size,
-            accumulation=self.accumulation,
-            ranks=runtime.world_size,
-        )
+        self.rows = cfg.train.per_device_train_batch_size * self.accumulation * runtime.world_size
+        per_epoch = windows_per_epoch(len(inputs.prepared.train), self.rows)
         self.due = timetable(cfg.train, per_epoch, bool(inputs.prepared.evals))
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)

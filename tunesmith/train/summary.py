@@ -16,9 +16,8 @@ def before(session: Session) -> None:
     say(
         f"{session.cfg.tuning.finetuning_type}: {trained:,} of {everything:,} weights are trained ({trained / everything:.2%})"
     )
-    rows = train.per_device_train_batch_size * session.accumulation * runtime.world_size
     say(
-        f"{due.total:,} steps of {rows} rows ({train.per_device_train_batch_size} a device x {session.accumulation} "
+        f"{due.total:,} steps of {session.rows} rows ({train.per_device_train_batch_size} a device x {session.accumulation} "
         f"accumulated x {runtime.world_size} process{'es' * (runtime.world_size > 1)}), {due.per_epoch:,} steps an epoch"
     )
 

@@ -1,0 +1,133 @@
+"""Equalities that a trainer must keep: accumulation, processes, resuming, seeds."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tunesmith.jobs import folder as runs
+
+Train = Callable[..., Path]
+
+TIMES = ("elapsed_time", "remaining_time", "throughput")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = [*run.glob("*model*.safetensors")]
+    assert len(found) == 1
+    return load_file(found[0])
+
+
+def log_rows(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    assert log_rows(one) == log_rows(other)
+
+
+def assert_float_precision(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    for name, tensor in first.items():
+        torch.testing.assert_close(
+            tensor, second[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_accumulation_is_one_large_batch(train: Train, method: str) -> None:
+    """1 x 16 = 2 x 8 = 16 x 1, the short last window of 21 rows included.  SGD, so that weights differ as gradients do."""
+    shared = {"finetuning_type": method, "optim": "sgd", "learning_rate": 0.5, "lora_rank": 4}
+    whole = train("16x1", per_device_train_batch_size=16, gradient_accumulation_steps=1, **shared)
+    for size, accumulation in ((1, 16), (2, 8)):
+        name = f"{size}x{accumulation}"
+        parts = train(name, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, **shared)
+        assert_float_precision(whole, parts)
+        losses = [[row["loss"] for row in log_rows(run)] for run in (whole, parts)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows_in_step", [8, 5])
+def test_two_processes_are_one(train: Train, run_cli: Callable[..., Any], tmp_path: Path, rows_in_step: int) -> None:
+    """Two processes with half the rows each make the same steps; with 5 rows a step one has less to do than the other."""
+    size = rows_in_step // 2 or 1
+    shared = {"finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5}
+    alone = train("alone", per_device_train_batch_size=2 * size, gradient_accumulation_steps=2, **shared)
+    options = json.loads((alone / runs.FACTS).read_text())["options"] | {
+        "per_device_train_batch_size": size,
+        "dataset_dir": str(next(line for line in (alone / "config.yaml").read_text().splitlines() if line.startswith("dataset_dir")).split('"')[1]),
+        "output_dir": str(tmp_path / "together"),
+        "nproc_per_node": 2,
+        "num_train_epochs": 2.0,
+        "logging_steps": 1.0,
+    }  # fmt: skip
+    (tmp_path / "together.json").write_text(json.dumps(options))
+    done = run_cli("train", "together.json")
+    assert done.returncode == 0, done.stderr
+    assert_float_precision(alone, tmp_path / "together")
+
+
+MODES = {
+    "full": {"finetuning_type": "full"},
+    "lora with dropout": {"finetuning_type": "lora", "lora_dropout": 0.3, "lora_rank": 4},
+    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
+    "bf16": {"finetuning_type": "lora", "compute_type": "bf16"},
+    "unshuffled, logged every second step": {"finetuning_type": "lora", "disable_shuffling": True, "logging_steps": 2},
+    "sgd with momentum": {"finetuning_type": "full", "optim": "sgd", "optim_args": '{"momentum": 0.9}'},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_resuming_at_every_checkpoint_is_never_having_stopped(train: Train, mode: str, tmp_path: Path) -> None:
+    """Bit for bit, the logs too, across the end of an epoch (after step 3) and up to the last step (6)."""
+    straight = train("straight", save_steps=1, **MODES[mode])
+    for step in range(1, 6):
+        copy = tmp_path / f"from-{step}"
+        shutil.copytree(straight, copy)
+        for later in range(step + 1, 7):
+            shutil.rmtree(copy / f"checkpoint-{later}")
+        runs.add_facts(copy, status="running")
+        train(copy.name, save_steps=1, **MODES[mode])
+        assert_same_bits(straight, copy)
+
+
+def test_the_same_command_twice_gives_the_same_bits(train: Train) -> None:
+    assert_same_bits(train("one", lora_dropout=0.2), train("two", lora_dropout=0.2))
+
+
+def test_logging_saving_and_names_change_nothing(train: Train) -> None:
+    plain = train("plain", lora_dropout=0.2)
+    talkative = train(
+        "talkative", lora_dropout=0.2, save_steps=1, save_total_limit=1, plot_loss=True, report_to="tensorboard",
+        include_num_input_tokens_seen=True, preprocessing_num_workers=2, run_name="another",
+    )  # fmt: skip
+    assert_same_bits(plain, talkative)
+
+
+def test_evaluating_changes_nothing_that_is_trained(train: Train, rows: Path) -> None:
+    plain = train("plain", lora_dropout=0.2)
+    evaluated = train("evaluated", lora_dropout=0.2, eval_dataset="talk", eval_steps=2)
+    first, second = weights(plain), weights(evaluated)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert json.loads((evaluated / "eval_results.json").read_text())["eval_loss"] > 0
+
+
+def test_another_seed_is_another_run(train: Train) -> None:
+    assert log_rows(train("42"))[0]["loss"] != log_rows(train("43", seed=43))[0]["loss"]
+
+
+def test_longer_runs_go_on_from_a_finished_one(train: Train) -> None:
+    folder = train("run", num_train_epochs=1)
+    assert train("run", num_train_epochs=2) == folder
+    assert [row["current_steps"] for row in log_rows(folder)] == [1, 2, 3, 4, 5, 6]
