@@ -41,18 +41,17 @@ def split(keys: np.ndarray, val_size: float, seed: int) -> tuple[np.ndarray, np.
     rows = len(keys)
     if val_size >= 1 and val_size != int(val_size):
         raise OptionError(f"val_size: must be a fraction below 1 or a whole number of rows, got {val_size}")
-    wanted = int(val_size) if val_size >= 1 else max(1, round(rows * val_size))
+    wanted = int(val_size) if val_size >= 1 else min(max(1, round(rows * val_size)), rows - 1)
     _, group_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     held_out = np.zeros(len(sizes), dtype=bool)
-    room = min(wanted, rows - 1)
+    room = wanted if wanted < rows else 0
     for group in _random(seed, "val_size").permutation(len(sizes)):
         if sizes[group] <= room:
             held_out[group] = True
             room -= sizes[group]
     evaluated = held_out[group_of]
-    if not evaluated.any() or wanted >= rows:
-        prompts = "" if wanted >= rows else f", and {len(sizes)} different prompts"
-        raise DataError(f"val_size: {val_size:g} of {rows} rows{prompts} leaves nothing on one side")
+    if not evaluated.any():
+        raise DataError(f"val_size: {val_size:g} of {rows} rows with {len(sizes)} different prompts leaves one side empty")
     return np.flatnonzero(~evaluated), np.flatnonzero(evaluated)
 
 
