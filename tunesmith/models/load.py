@@ -13,7 +13,7 @@ from tunesmith.models import architecture, complete
 from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
 from tunesmith.models.tokenizer import check_vocabulary, load_tokenizer
-from tunesmith.models.weights import check_finite, read_weights
+from tunesmith.models.weights import check_finite, quiet, read_weights
 from tunesmith.models.where import Source, find, find_adapters
 
 __all__ = [
@@ -64,5 +64,6 @@ def prepare_for_training(model: PreTrainedModel, *, checkpointing: bool) -> None
     if checkpointing:
         if not model.supports_gradient_checkpointing:
             raise ModelError(f"gradient_checkpointing: {type(model).__name__} does not support it")
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with quiet():
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()  # with frozen embeddings, nothing else would reach the adapters' layers

@@ -22,7 +22,8 @@ from tunesmith.models.tuning.adapters import HOLDS, WEIGHTS
 from tunesmith.models.tuning.carried import ADAPTER, with_carried
 from tunesmith.models.weights import first_not_finite, quiet
 
-TEMPLATE = "chat_template.jinja"
+TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""How a model's config names a type -> the type."""
 
 
 def save_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
@@ -111,7 +112,7 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _save_full(model: PreTrainedModel, folder: Path) -> None:
     stored = model.config.dtype
-    dtype = getattr(torch, stored) if isinstance(stored, str) else stored
+    dtype = TYPES.get(str(stored).removeprefix("torch."), model.dtype)
     kept = model._keep_in_fp32_modules_strict or ()
     state = {
         name: tensor.to(dtype) if tensor.is_floating_point() and not _kept(name, kept) else tensor

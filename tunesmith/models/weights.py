@@ -1,6 +1,7 @@
 """Reads a model's weights, all of them or none.  Knows Transformers' loading; knows no options."""
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -87,14 +88,16 @@ def _some(names: Iterable[str]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Transformers' own table of what did not load (we refuse with a sentence instead), and with its progress
-    bar on a terminal only."""
+    """Without Transformers' own table of what did not load (we refuse with a sentence instead) and its words to
+    programmers about names that change, and with its progress bar on a terminal only."""
     before, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(before)
         if bar:

@@ -18,7 +18,7 @@ from tunesmith.log import ModelError
 from tunesmith.models import structure
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
-from tunesmith.models.weights import check_finite
+from tunesmith.models.weights import check_finite, quiet
 from tunesmith.models.where import Source
 
 CONFIG = "adapter_config.json"
@@ -94,8 +94,9 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
     config.base_model_name_or_path = None
     config.inference_mode = not trained
     try:
-        wrapped = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
-        result = set_peft_model_state_dict(wrapped, adapter.tensors)
+        with quiet():
+            wrapped = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
+            result = set_peft_model_state_dict(wrapped, adapter.tensors)
     except (ValueError, RuntimeError, KeyError) as fault:
         raise ModelError(f"{where}: the adapter does not fit {model.name_or_path}: {fault}") from fault
     marks = (".lora_", ".modules_to_save.")

@@ -17,6 +17,7 @@ from tunesmith.models.precision import Precision, settle
 from tunesmith.models.tuning import adapters as adapter_files
 from tunesmith.models.tuning import targets
 from tunesmith.models.tuning.carried import ADAPTER, carry, factors_of, joined, negated
+from tunesmith.models.weights import quiet
 from tunesmith.models.where import Source
 
 STARTS: dict[str, bool | str] = {
@@ -90,7 +91,8 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftM
         task_type="CAUSAL_LM",
     )
     _say_experts(model)
-    tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
+    with quiet():
+        tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
     layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
     if cfg.lora_init == "orthogonal":
         for layer in layers:
