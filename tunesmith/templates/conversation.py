@@ -62,7 +62,10 @@ class Span:
 class ChatFormat(Protocol):
     """A way to write conversations: a named template, or a tokenizer's own."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        ...
 
     @property
     def stop_words(self) -> tuple[str, ...]:

@@ -1,0 +1,363 @@
+"""A Jinja chat template, such as a tokenizer brings along -> the same spans as a named template's.  Knows no tokenizer.
+
+The template is rendered with stand-ins for the row's words (`origin.py`), for the whole conversation and for its
+beginnings.  From the prompt before an answer to the end of that turn is learned.  The answers are put in afterwards, so
+that a template which rewrites them does not change what is trained.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any
+
+from tunesmith import log
+from tunesmith.log import DataError
+from tunesmith.templates.chat_messages import AS_THEY_ARE, CALL_STYLES, SYSTEM, TOOLS, Style, Words, as_chat
+from tunesmith.templates.conversation import Conversation, Message, Piece, Role, Span, Thinking
+from tunesmith.templates.origin import Origins
+from tunesmith.templates.sandbox import LEARNED_END, LEARNED_START, Refused, compiled, without_marks
+from tunesmith.templates.template import control, data, join
+
+_ANSWERS = ("assistant", "function")
+_THOUGHT = re.compile(r"(\s*<think>)(.*?)(</think>)", re.DOTALL)
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*\Z")
+_NO_THOUGHT_AFTER_OPENING = "\n</think>\n\n"
+_TOKEN = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,30}\]")
+_PROBE = Conversation([Message("user", "u"), Message("assistant", "\x0ba\x0b"), Message("user", "v")])
+_CALL_PROBE = Conversation(
+    [
+        Message("user", "u"),
+        Message("function", '{"name": "look", "arguments": {"place": "here"}}'),
+        Message("observation", "seen"),
+        Message("assistant", "a"),
+    ],
+    tools='[{"name": "look", "description": "d", "parameters": {"type": "object", "properties": {}}}]',
+)
+
+
+class Disturbed(Exception):
+    """The template looks into words that were replaced by stand-ins."""
+
+
+@dataclass(frozen=True)
+class JinjaFormat:
+    """A Jinja chat template at work."""
+
+    name: str
+    source: str
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    """`bos_token`, `eos_token` and others by the names that templates know."""
+    special: tuple[str, ...] = ()
+    """All special tokens of the tokenizer, so that none of them in a row's words counts as one."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """What else the template is told, such as `enable_thinking`."""
+    default_system: str | None = None
+    thinking: Thinking | None = None
+
+    def render(self, conversation: Conversation) -> list[Span]:
+        """Spans of the whole conversation; the assistant's are learned.  DataError: the template refuses it, drops a part
+        of it, or asks for the answer otherwise than it then writes it."""
+        return self._with_stand_ins(lambda special: _Row(self, conversation, special).spans(), conversation)
+
+    def prompt(self, conversation: Conversation) -> list[Span]:
+        """Spans up to where the model is to answer, none learned: the text that the template itself gives."""
+        return self._with_stand_ins(lambda special: _Row(self, conversation, special).prompt_spans(), conversation)
+
+    def chat_template(self) -> str:
+        """The template itself."""
+        return self.source
+
+    @cached_property
+    def stop_words(self) -> tuple[str, ...]:
+        """The token that ends an answer, where it is not the tokenizer's eos."""
+        try:
+            row = _Row(self, _PROBE, only_special=False)
+            suffix = row.ending(1, without_marks(row.text()))
+        except (Refused, DataError):
+            return ()
+        known = re.compile("|".join(map(re.escape, self.special))) if self.special else _TOKEN
+        found = known.search(suffix)
+        return (found[0],) if found and found[0] != self.tokens.get("eos_token") else ()
+
+    @cached_property
+    def ends(self) -> tuple[str, ...]:
+        """What an answer can end with; ("",) when nothing is known."""
+        eos = self.tokens.get("eos_token")
+        return (*self.stop_words, *((eos,) if eos else ())) or ("",)
+
+    def _with_stand_ins(self, make: Callable[[bool], list[Span]], conversation: Conversation) -> list[Span]:
+        """Spans made with stand-ins for all words, or only for the special tokens in them where the template looks into
+        the words."""
+        where = f"{conversation.where}: " if conversation.where else ""
+        try:
+            for only_special in (False, True):
+                try:
+                    return make(only_special)
+                except Disturbed:
+                    continue
+        except Refused as reason:
+            raise DataError(f"{where}the chat template refuses it: {reason}") from None
+        except DataError as reason:
+            raise DataError(f"{where}{reason}" if conversation.where not in str(reason) else str(reason)) from None
+        raise DataError(f"{where}its words change what the chat template does with the rest")
+
+    def made(self, messages: Sequence[Mapping[str, Any]], tools: Any, *, prompt: bool) -> str:
+        """The template's text, generation marks included."""
+        variables = {**self.tokens, **self.variables}
+        return compiled(self.source)(messages=messages, tools=tools, add_generation_prompt=prompt, **variables)
+
+    @cached_property
+    def style(self) -> Style:
+        """How this template wants calls and the system prompt, found by trying."""
+        for style in CALL_STYLES:
+            if self._shows(_CALL_PROBE, style, turns=(1, 2)):
+                break
+        else:
+            style = CALL_STYLES[0]
+        system = replace(_PROBE, system="s")
+        if not self._shows(system, style, turns=(SYSTEM,)):
+            style = replace(style, fold_system=True)
+        return style
+
+    def _shows(self, conversation: Conversation, style: Style, turns: Sequence[int]) -> bool:
+        row = _Row(self, conversation, only_special=False, style=style)
+        try:
+            text = row.text()
+        except Refused:
+            return False
+        return all(row.origins.shown_whole(text, turn) for turn in turns)
+
+    @cached_property
+    def trim(self) -> Callable[[str], str]:
+        """What the template cuts off an answer's ends."""
+        try:
+            text = without_marks(self.made(as_chat(_PROBE, Style()).messages, None, prompt=False))
+        except Refused:
+            return _as_is
+        for cut in (_as_is, str.rstrip, str.lstrip, str.strip):
+            if cut("\x0ba\x0b") in text:
+                return cut
+        return _as_is
+
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether the template knows of thoughts."""
+        return "</think>" in self.source
+
+    def policy(self, conversation: Conversation) -> Thinking | None:
+        """What happens to the row's thoughts.  A model told not to think is not shown any."""
+        told = self.variables.get("enable_thinking") is False and "enable_thinking" in self.source
+        return conversation.thinking or self.thinking or ("strip" if told else None)
+
+
+class _Row:
+    """One conversation on its way through a template.  A turn is a message's place, the system prompt aside."""
+
+    def __init__(
+        self,
+        form: JinjaFormat,
+        conversation: Conversation,
+        only_special: bool,
+        *,
+        style: Style | None = None,
+        asks: bool = False,
+    ):
+        """`asks`: the row is a prompt; the answer that it asks for is a turn of its own, at the end."""
+        self.form, self.asks, self.only_special = form, asks, only_special
+        system, turns = conversation.system, list(conversation.messages)
+        self.first = 0
+        if system is None and turns and turns[0].role == "system":
+            system, turns, self.first = turns[0].content, turns[1:], 1
+        turns = _with_thoughts(turns, form.policy(conversation), history_only=asks)
+        self.turns = [*turns, Message("assistant", "")] if asks else turns
+        self.where = conversation.where
+        self.plain = replace(conversation, messages=turns, system=form.default_system if system is None else system)
+        self.origins = Origins(form.special, only_special=only_special)
+        self.wholes: dict[int, str] = {}
+        self.words: dict[int, str] = {}
+        self.style = style or form.style
+        answering = replace(self.plain, messages=self.turns)
+        follow = self.origins.follow
+        words = Words(say=follow, answer=self._whole, value=self.origins.follow_value, key=follow)
+        self.chat = as_chat(answering, self.style, words)
+        self.unfollowed = as_chat(answering, self.style, replace(AS_THEY_ARE, answer=lambda turn, _: self.wholes[turn]))
+
+    def _whole(self, turn: int, text: str) -> str:
+        """A stand-in for what an answer says, which the template is not to see.  Its words are kept for later."""
+        self.words[turn] = text
+        self.wholes[turn] = self.origins.whole(turn)
+        return self.wholes[turn]
+
+    def text(self, turns: int | None = None, *, prompt: bool = False) -> str:
+        """The template's text of the first turns, or of all, in stand-ins and with generation marks."""
+        messages = self.chat.messages if turns is None else self.chat.until(turns)
+        return self.form.made(messages, self.chat.tools, prompt=prompt)
+
+    def spans(self) -> list[Span]:
+        """The row as spans."""
+        full, blocks = _blocks(self.text())
+        self._check(full)
+        spans: list[Span] = []
+        done = 0
+        for turn, message in enumerate(self.turns):
+            if message.role not in _ANSWERS:
+                continue
+            first, last = self._place(full, turn)
+            block = next((block for block in blocks if block[0] <= first < block[1]), None)
+            if blocks and not block:
+                continue
+            asked, lead, answer = self._asked(full, done, first, turn, block)
+            done = block[1] if block else last + len(self.ending(turn, full))
+            spans += self._span(self._pieces(asked), False, turn - 1)
+            body = self._pieces(full[first:last], answer)
+            spans += self._span([*self._pieces(lead), *body, *self._pieces(full[last:done])], True, turn)
+            if not any(word in full[last:done] for word in self.form.ends):
+                _warn_of_endings(self.form.name, message.role)
+        return [*spans, *self._span(self._pieces(full[done:]), False, len(self.turns) - 1)]
+
+    def prompt_spans(self) -> list[Span]:
+        """The row as a prompt: as spans() divides it where that is the template's own text, else in one piece."""
+        plain = as_chat(self.plain, self.style)
+        wanted = without_marks(self.form.made(plain.messages, plain.tools, prompt=True))
+        try:
+            asking = _Row(self.form, self.plain, self.only_special, style=self.style, asks=True)
+            spans = [replace(span, learned=False) for span in asking.spans()[:-1]]
+            if "".join(span.text for span in spans) == wanted:
+                return spans
+        except (Refused, DataError, Disturbed):
+            pass
+        follow = self.origins.follow
+        words = Words(say=follow, answer=follow, value=self.origins.follow_value, key=follow)
+        chat = as_chat(self.plain, self.style, words)
+        made = without_marks(self.form.made(chat.messages, chat.tools, prompt=True))
+        if self.origins.restored(made) != wanted:
+            raise Disturbed
+        return self._span(self.origins.pieces(made), False, len(self.turns) - 1)
+
+    def _span(self, pieces: Iterable[Piece], learned: bool, turn: int) -> list[Span]:
+        role: Role = self.turns[turn].role if turn >= 0 else "user"
+        joined = join(pieces)
+        return [Span(joined, learned, role, turn + self.first)] if joined else []
+
+    def _check(self, full: str) -> None:
+        """Disturbed: the stand-ins changed the text.  DataError: the template leaves out a turn."""
+        wanted = self.form.made(self.unfollowed.messages, self.unfollowed.tools, prompt=False)
+        if self.origins.restored(full) != without_marks(wanted):
+            raise Disturbed
+        for turn in sorted(self.origins.left_out(full)) if not self.only_special else ():
+            if turn == TOOLS:
+                _warn_of_tools(self.form.name)
+            else:
+                role = "system" if turn == SYSTEM else self.turns[turn].role
+                raise DataError(f"the chat template leaves out the {role} turn{_number(turn)}")
+
+    def _place(self, full: str, turn: int) -> tuple[int, int]:
+        place = self.origins.span(full, turn)
+        if place is None:
+            raise DataError(f"the chat template leaves out the answer{_number(turn)}")
+        return place
+
+    def ending(self, turn: int, full: str) -> str:
+        """What the template writes behind an answer before anything else comes."""
+        alone = full if turn + 1 == len(self.turns) else without_marks(self.text(turn + 1))
+        return _shared(alone[self._place(alone, turn)[1] :], full[self._place(full, turn)[1] :])
+
+    def _asked(
+        self, full: str, done: int, first: int, turn: int, block: tuple[int, int] | None
+    ) -> tuple[str, str, str]:
+        """What stands before the answer unlearned, what of the template's words is learned with it, and its own words."""
+        answer = self.form.trim(self.words.get(turn, ""))
+        thought = _THOUGHT.match(answer) if self.form.thinks else None
+        head = full[done:first]
+        if thought or self._is_asked_for(turn):
+            head = _EMPTY_THOUGHT.sub("", head)
+        if block:
+            asked = head[: block[0] - done]
+        else:
+            prompt = without_marks(self.text(turn, prompt=True))
+            if not prompt.startswith(full[:done]):
+                raise DataError(f"the chat template rewrites what stands before the answer{_number(turn)}")
+            asked = prompt[done:]
+        if head.startswith(asked):
+            lead = head[len(asked) :]
+            return (head, "", answer) if "</think>" in lead and not thought else (asked, lead, answer)
+        opened = asked[len(head) :] if asked.startswith(head) else ""
+        if self._is_asked_for(turn) or ("</think>" in opened and not thought):
+            return asked, "", answer
+        if opened.strip() == "<think>":
+            words = answer[len(opened) :] if answer.startswith(opened) else answer.lstrip()[len("<think>") :].lstrip()
+            return (asked, "", words) if thought else (asked + _NO_THOUGHT_AFTER_OPENING, "", answer)
+        raise DataError(
+            f"the chat template asks for the answer{_number(turn)} with {asked[-60:]!r} but writes it after {head[-60:]!r}"
+        )
+
+    def _is_asked_for(self, turn: int) -> bool:
+        return self.asks and turn + 1 == len(self.turns)
+
+    def _pieces(self, text: str, answer: str | None = None) -> Iterator[Piece]:
+        """Text in stand-ins as pieces.  `answer`: what the stand-in of a whole answer stands for, if not all its words."""
+        for part in re.split(f"([{''.join(self.origins.wholes)}])", text) if self.origins.wholes else [text]:
+            turn = self.origins.wholes.get(part)
+            if turn is None:
+                yield from self.origins.pieces(part)
+            else:
+                yield from self._answer(self.form.trim(self.words[turn]) if answer is None else answer)
+
+    def _answer(self, words: str) -> Iterator[Piece]:
+        """An answer's pieces.  The marks of its thought are the template's words, if the template knows thoughts."""
+        thought = _THOUGHT.match(words) if self.form.thinks else None
+        if thought:
+            yield from (control(thought[1]), data(thought[2]), control(thought[3]))
+        yield data(words[thought.end() :] if thought else words)
+
+
+def _blocks(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The text without generation marks, and where the marked parts begin and end in it."""
+    parts, blocks = [], []
+    length = 0
+    for number, part in enumerate(re.split(f"[{LEARNED_START}{LEARNED_END}]", text)):
+        if number % 2:
+            blocks.append((length, length + len(part)))
+        parts.append(part)
+        length += len(part)
+    return "".join(parts), blocks
+
+
+def _with_thoughts(turns: Sequence[Message], thinking: Thinking | None, *, history_only: bool) -> list[Message]:
+    """The turns with thoughts removed from the answers that the policy names."""
+    if thinking not in ("strip", "strip_history"):
+        return list(turns)
+    answers = [turn for turn, message in enumerate(turns) if message.role in _ANSWERS]
+    kept = answers[-1:] if thinking == "strip_history" and not history_only else []
+    return [
+        replace(message, content=_THOUGHT.sub("", message.content).lstrip("\n"))
+        if turn in answers and turn not in kept
+        else message
+        for turn, message in enumerate(turns)
+    ]
+
+
+def _shared(one: str, other: str) -> str:
+    """The beginning that two texts share."""
+    length = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return one[: min(len(one), len(other)) if length is None else length]
+
+
+def _number(turn: int) -> str:
+    return f" (turn {turn + 1})" if turn >= 0 else ""
+
+
+@cache
+def _warn_of_tools(name: str) -> None:
+    log.warn("template", f"{name}: the chat template does not show the tools of rows that have some")
+
+
+@cache
+def _warn_of_endings(name: str, role: str) -> None:
+    what = "a tool call" if role == "function" else "an answer"
+    log.warn("template", f"{name}: the chat template writes no end token behind {what}; stopping there is not learned")
+
+
+def _as_is(text: str) -> str:
+    return text

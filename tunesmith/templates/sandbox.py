@@ -1,0 +1,121 @@
+"""Runs a Jinja chat template as transformers does, in a sandbox and without a clock.  Knows no conversation."""
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError, meta, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from tunesmith.log import OptionError
+
+LEARNED_START, LEARNED_END = "\U0010fffc", "\U0010fffd"
+"""Private-use characters around what stands in `{% generation %}` blocks."""
+
+FIXED_DATE = datetime.date(2024, 7, 26)
+"""What `strftime_now` tells: the same row must be the same text tomorrow."""
+
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class _GenerationBlocks(Extension):
+    """`{% generation %}`: marks what the assistant says."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own way to name an extension's tags
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> str:
+        return f"{LEARNED_START}{caller()}{LEARNED_END}"
+
+
+class _PlainNamespace(Namespace):
+    """A namespace that keeps no underscore names, which lead out of the sandbox."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        values = dict(*args, **kwargs)
+        for name in values:
+            _refuse_private(name)
+        super().__init__(values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_private(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise TemplateError(f"names may not begin with an underscore: {name}")
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _date(form: str) -> str:
+    return FIXED_DATE.strftime(form)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _date, "namespace": _PlainNamespace}
+    return environment
+
+
+class Refused(Exception):
+    """The chat template raised: it does not take such a conversation, or is wrong."""
+
+
+@lru_cache(maxsize=8)
+def compiled(source: str) -> Callable[..., str]:
+    """The template as a function of its variables, which gives the text with generation marks.  OptionError: it is no
+    Jinja.  The function raises Refused with the template's own words."""
+    try:
+        template = _environment().from_string(source)
+    except TemplateError as error:
+        raise OptionError(f"template: the chat template is not valid Jinja: {error}") from None
+
+    def render(**variables: Any) -> str:
+        try:
+            return template.render(**variables)
+        except Exception as error:  # whatever a template does wrong ends here, as an error about the row
+            raise Refused(str(error) or type(error).__name__) from error
+
+    return render
+
+
+def variables(source: str) -> list[str]:
+    """Names that the template reads and that are free to set."""
+    environment = _environment()
+    names = meta.find_undeclared_variables(environment.parse(source))
+    return sorted(name for name in names if name not in _GIVEN and name not in environment.globals)
+
+
+def without_marks(text: str) -> str:
+    """The text without generation marks."""
+    return text.replace(LEARNED_START, "").replace(LEARNED_END, "")
+
+
+Messages = Sequence[Mapping[str, Any]]
