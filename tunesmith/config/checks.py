@@ -37,7 +37,7 @@ def check(name: str, written: Written, problems: Problems) -> Value | None:
         _check_ratio(_typed(written, written.value, RATIO))
     shape, default = shape_of(name), fields()[name][1].default
     value = written.value
-    says_nothing = value is None or (written.is_text and isinstance(value, str) and value.lower() in NOTHING)
+    says_nothing = value.lower() in NOTHING if written.is_text and isinstance(value, str) else value in (None, "")
     if says_nothing and not shape.optional and default in ("", [], {}, ["none"]):
         return None
     if isinstance(value, str):

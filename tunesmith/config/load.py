@@ -70,19 +70,19 @@ def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[P
     files: list[Path] = []
     extra: list[Written] = []
     for word in others:
-        path = Path(word.text).expanduser()
+        path = Path(os.path.expanduser(word.text))
         named_so = path.suffix.lower() in CONFIG_SUFFIXES
-        if path.is_file() or (named_so and command not in POSITIONAL) or words.CONFIG_FILE.fullmatch(word.text):
-            if path.is_dir():
+        if os.path.isfile(path) or (named_so and command not in POSITIONAL) or words.CONFIG_FILE.fullmatch(word.text):
+            if os.path.isdir(path):
                 problems.add(word.place, f"'{word.text}' is a folder, not a config file")
-            elif not path.exists():
+            elif not os.path.exists(path):
                 problems.add(word.place, f"there is no file '{word.text}'{_near_files(path)}")
             else:
                 files.append(path)
         elif command in POSITIONAL and not extra:
             name = POSITIONAL[command]
             extra.append(Written(name, word.text, word.place, f"--{name}", is_text=True))
-        elif path.is_dir():
+        elif os.path.isdir(path):
             problems.add(word.place, f"'{word.text}' is a folder, not a config file")
         elif not word.text.strip():
             problems.add(word.place, "an empty word; remove it")

@@ -6,7 +6,6 @@ Each rule is a function with its reason; it yields findings that name the option
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith import catalog
@@ -133,7 +132,7 @@ def template_name(asked: Asked) -> Iterator[Finding]:
     """`auto`, `jinja:PATH`, `custom` with its parts, or a name of the catalog."""
     name, args = asked.config.data.template, asked.config.data.template_args
     if name.startswith("jinja:"):
-        if not Path(name.removeprefix("jinja:")).expanduser().is_file():
+        if not os.path.isfile(os.path.expanduser(name.removeprefix("jinja:"))):
             yield Finding("error", ("template",), f"there is no file '{name.removeprefix('jinja:')}'")
     elif name == "custom":
         if not args:

@@ -19,7 +19,7 @@ LOOKS_LIKE_COMMAND = re.compile(
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
 TOKENS = re.compile(
-    r"""(?P<fence>^[ \t]*```.*$)
+    r"""(?P<fence>^```[^\n]*)
     | (?P<continuation>[\\`^][ \t]*(?:\#[^\n]*)?(?:\r?\n|\Z))
     | (?P<space>\s+)
     | (?P<single>'[^']*')
@@ -60,10 +60,12 @@ def read_command(text: str, source: Path, layer: int) -> Command:
         variable, equals, value = words.pop(0).text.partition("=")
         if equals:
             environment[variable] = value
+    if not words:
+        raise OptionError(f"{Place(layer, 1, source)}: holds no command")
     program = [word.text for word in words[:3]]
-    if program[:1] and program[0].startswith("--"):
+    if program[0].startswith("--"):
         return Command(environment, None, words)
-    if program[:1] and re.split(r"[/\\]", program[0])[-1] in PROGRAMS:
+    if re.split(r"[/\\]", program[0])[-1] in PROGRAMS:
         start = 1
     elif len(program) == 3 and program[1:] in (["-m", "tunesmith"], ["-m", "llamafactory.cli"]):
         start = 3
