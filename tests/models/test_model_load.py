@@ -28,6 +28,15 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
+@pytest.fixture
+def splits_otherwise(folder: Path) -> Path:
+    """A Qwen2-shaped model whose tokenizer cuts words by other rules than Qwen2's, as distilled models have."""
+    path = folder / "tokenizer.json"
+    rules = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "normalizer": None, "pre_tokenizer": rules}))
+    return folder
+
+
 def source(folder: Path) -> load.Source:
     return load.find(ModelConfig(model_name_or_path=str(folder)))
 
@@ -263,7 +272,15 @@ def test_a_tokenizer_keeps_its_pad_token(tiny_model: Path) -> None:
     assert (own.pad_token, own.eos_token, len(own)) == ("<|endoftext|>", "<|im_end|>", 600)
 
 
-def test_a_tokenizer_without_pad_token_gets_its_end_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_adapters_folder_gives_its_tokenizer(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert len(load.load_tokenizer(source(folder), ModelConfig())) == 600
+
+
+def test_a_tokenizer_without_pad_token_gets_its_end_token(
+    splits_otherwise: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = splits_otherwise
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "pad_token"}))
     tokenizer = load.load_tokenizer(source(folder), ModelConfig())
@@ -282,11 +299,12 @@ def test_a_real_tokenizer(shared_data: Path, tmp_path: Path, folder: Path, loade
         load.check_vocabulary(loaded(folder), tokenizer)
 
 
-def test_tokenizer_json_is_believed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tokenizer_json_is_believed(splits_otherwise: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Transformers 5 gives every qwen2 model Qwen2's own rules, which cut ` 12` before its digits; the file does not."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
+    folder = splits_otherwise
     text = "In 1999 it cost 12 or 345 coins;\n\n  cafe\u0301 don't 你好"
     written = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer = load.load_tokenizer(source(folder), ModelConfig())

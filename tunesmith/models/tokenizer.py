@@ -18,7 +18,7 @@ SPLITTING = ("normalizer", "pre_tokenizer")
 
 
 def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of the folder, with a pad token that changes nothing: its own, else its end token (attention masks
+    """The tokenizer of a model's or an adapter's folder, with a pad token that changes nothing: its own, else its end token (attention masks
     hide padding), else the token of id 0.  No token is added.  Raises ModelError when there is none to read."""
     is_model = (source.folder / "config.json").is_file()  # an adapter's folder brings a tokenizer, and never code
     trusted = is_model and bool(code_that_runs(source, cfg))
