@@ -56,7 +56,7 @@ MODULES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path i
 
 
 def room(module: str) -> str:
-    return (module.split(".") + [""])[1] if module.startswith("tunesmith.") else ""
+    return [*module.split("."), ""][1] if module.startswith("tunesmith.") else ""
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tunesmith.config.schema import Config, fields
 from tunesmith.config.shapes import shape_of
 from tunesmith.log import OptionError
 
-GUIDE = (
+GUIDE_COMMAND = (
     "--stage sft --do_train True --model_name_or_path deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B "
     "--preprocessing_num_workers 16 --finetuning_type lora --template deepseek3 --flash_attn auto --dataset_dir data "
     "--dataset identity --cutoff_len 2048 --learning_rate 5e-05 --num_train_epochs 3.0 --max_samples 100000 "
@@ -22,7 +22,8 @@ GUIDE = (
     "--output_dir saves\\DeepSeek-R1-1.5B-Distill\\lora\\train_2025-03-26-09-56-13 --bf16 True --plot_loss True "
     "--trust_remote_code True --ddp_timeout 180000000 --include_num_input_tokens_seen True --optim adamw_torch "
     "--lora_rank 8 --lora_alpha 16 --lora_dropout 0 --lora_target all"
-).split()
+)
+GUIDE = GUIDE_COMMAND.split()
 PAIRS = list(zip(GUIDE[::2], GUIDE[1::2], strict=True))
 
 
@@ -35,7 +36,9 @@ def pasted(program: str = "llamafactory-cli train", comment: str = "# {}", end: 
 
 
 def yaml_of_the_guide() -> str:
-    numbers = {name: value for name, value in PAIRS if shape_of(compat.canonical(name[2:])).scalars & {int, float, bool}}
+    numbers = {
+        name: value for name, value in PAIRS if shape_of(compat.canonical(name[2:])).scalars & {int, float, bool}
+    }
     lines = []
     for name, value in PAIRS:
         plain = name in numbers or name == "--bf16"
@@ -115,7 +118,10 @@ def test_later_files_win_and_the_command_line_wins_over_all():
 
 
 def test_another_spelling_on_the_command_line_still_wins(loaded):
-    assert loaded("--batch_size", "4", yaml="per_device_train_batch_size: 2\n").config.train.per_device_train_batch_size == 4
+    assert (
+        loaded("--batch_size", "4", yaml="per_device_train_batch_size: 2\n").config.train.per_device_train_batch_size
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,12 +185,12 @@ def test_a_missing_file_names_its_neighbours():
     written("train.yaml", "seed: 1\n")
     with pytest.raises(OptionError, match=r"there is no file 'trian.yaml'; did you mean 'train.yaml'\?"):
         load(["trian.yaml"], "train")
-    with pytest.raises(OptionError, match="there is no file 'other.json'; '.' holds train.yaml"):
+    with pytest.raises(OptionError, match=r"there is no file 'other.json'; '.' holds train.yaml"):
         load(["other.json"], "train")
     with pytest.raises(OptionError, match="no folder 'nowhere'"):
         load(["nowhere/x.yaml"], "train")
     Path("folder.yaml").mkdir()
-    with pytest.raises(OptionError, match="'folder.yaml' is a folder"):
+    with pytest.raises(OptionError, match=r"'folder.yaml' is a folder"):
         load(["folder.yaml"], "train")
 
 

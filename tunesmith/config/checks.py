@@ -34,7 +34,7 @@ def check(name: str, written: Written, problems: Problems) -> Value | None:
     if written.name in compat.SWITCHES:
         return _switch(written)
     if written.name in compat.RATIOS:
-        _check_ratio(_typed(written, written.value, RATIO))
+        _check_ratio(written, _typed(written, written.value, RATIO))
     shape, default = shape_of(name), fields()[name][1].default
     value = written.value
     says_nothing = value.lower() in NOTHING if written.is_text and isinstance(value, str) else value in (None, "")
@@ -134,11 +134,11 @@ def _without_quotes(text: str, shape: Shape) -> str:
     return f"; write {str(value).lower()}" if isinstance(value, bool) else "; remove the quotes"
 
 
-def _check_ratio(value: Any) -> None:
+def _check_ratio(written: Written, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"must be {RATIO.words()}, got {shown(value)}")
     if not RATIO.bounds["ge"] <= value < RATIO.bounds["lt"]:
-        raise Unreadable(f"must be at least 0 and below 1, got {shown(value)}")
+        raise Unreadable(f"must be at least 0 and below 1, got {written.seen()}")
 
 
 def _folders(name: str, value: Any, problems: Problems) -> Any:

@@ -27,6 +27,7 @@ YAML_WORDS = (
 )
 """Part of ruamel's message -> ours."""
 
+TOO_DEEP = "it is nested too deeply"
 JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 
 
@@ -47,7 +48,7 @@ def read_yaml(text: str, source: Path, layer: int, problems: Problems) -> list[W
     except (YAMLError, ValueError) as problem:
         problems.add(Place(layer, 1, source), _yaml_words(problem))
     except RecursionError:
-        problems.add(Place(layer, 1, source), "it is nested too deeply")
+        problems.add(Place(layer, 1, source), TOO_DEEP)
     return []
 
 
@@ -115,8 +116,12 @@ def read_json(text: str, source: Path, layer: int, problems: Problems) -> list[W
     except json.JSONDecodeError as problem:
         problems.add(Place(layer, problem.lineno, source), f"not valid JSON: {problem.msg}")
         return []
-    except (ValueError, RecursionError) as problem:
-        problems.add(Place(layer, 1, source), f"not valid JSON: {' '.join(str(problem).split())[:100]}")
+    except RecursionError:
+        problems.add(Place(layer, 1, source), TOO_DEEP)
+        return []
+    except ValueError:
+        # Python reads no number of more than 4300 digits.
+        problems.add(Place(layer, 1, source), "not valid JSON: a number of thousands of digits")
         return []
     if not isinstance(pairs, _Pairs):
         problems.add(Place(layer, 1, source), 'must hold {"option": value, ...}')

@@ -14,7 +14,7 @@ from tunesmith.log import OptionError
 
 PROGRAMS = ("llamafactory-cli", "lmf", "tunesmith")
 LOOKS_LIKE_COMMAND = re.compile(
-    r"\s*([$!]\s*)?(export\s+)?([A-Za-z_]\w*=\S*\s+)*(\S*[/\\])?(llamafactory-cli|lmf|tunesmith|python3?|torchrun)\s|\s*--[A-Za-z]"
+    r"\s*([$!]\s+)?(export\s|[A-Za-z_]\w*=|--[A-Za-z]|(\S*[/\\])?(llamafactory-cli|lmf|tunesmith|python3?|torchrun)\s)"
 )
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
@@ -111,7 +111,7 @@ def _meaning(kind: str, piece: str, place: Place) -> str:
         return piece[1:-1]
     if kind == "double":
         inner = re.sub(r"\\\r?\n", "", piece[1:-1])
-        if variable := re.search(r"(?<!\\)\$\{?[A-Za-z_]\w*", inner):
+        if variable := re.search(r"(?<!\\)\$\{?[A-Za-z_]\w*\}?", inner):
             raise OptionError(f"{place}: {variable.group()} is not filled in here; write its value")
         return re.sub(r'\\(["\\$`])', r"\1", inner)
     if kind == "escape":

@@ -148,7 +148,9 @@ def _is_file(text: str) -> bool:
 
 def _list_values(rest: deque[Word]) -> list[str]:
     values: list[str] = []
-    while rest and not _begins_other(rest[0].text) and not (values and _is_own_word(rest[0].text)):
+    while rest and not _begins_other(rest[0].text):
+        if values and (_is_own_word(rest[0].text) or PAIR.fullmatch(rest[0].text)):
+            break
         values.append(rest.popleft().text)
     return values
 
