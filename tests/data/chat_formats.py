@@ -74,7 +74,9 @@ def conversation(*turns: str, system: str | None = None, where: str = "rows.json
 
 def metaspace(prepend_scheme: str, words: Sequence[str]) -> PreTrainedTokenizerFast:
     """A tokenizer that marks words with `▁`, as SentencePiece does: characters, the mark, and whole `words`."""
-    characters = sorted({character for word in words for character in word} | set("▁ABCDEFGHIJKLMNOPQRSTUVWXYZ: \n<|_>"))
+    characters = sorted(
+        {character for word in words for character in word} | set("▁ABCDEFGHIJKLMNOPQRSTUVWXYZ: \n<|_>")
+    )
     vocabulary = {token: id for id, token in enumerate(["<s>", "</s>", "<unk>", *characters])}
     backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme, split=False)

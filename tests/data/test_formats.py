@@ -122,6 +122,7 @@ def test_a_message_says_whether_it_is_trained(key: str, value: Any, loss: bool) 
     [
         (ALPACA, {"instruction": "a", "output": None}, "null in 'output'"),
         (ALPACA, {"instruction": "a", "output": " \n"}, "empty answer"),
+        (ALPACA, {"instruction": "a", "output": "\ud83d"}, "half a character (a lone surrogate)"),
         (ALPACA, {"instruction": "", "input": "", "output": "b"}, "empty question"),
         (ALPACA, {"instruction": "a"}, "no column 'output'"),
         (ALPACA, {"output": "a"}, "no column 'instruction'"),

@@ -133,8 +133,16 @@ def test_a_file_needs_no_dataset_info(
 @pytest.mark.parametrize(
     ("row", "formatting", "told"),
     [
-        ({"instruction": "a", "input": "", "output": "b"}, "alpaca", "prompt=instruction, query=input, response=output"),
-        ({"prompt": "a", "completion": "b", "system": "c"}, "alpaca", "prompt=prompt, response=completion, system=system"),
+        (
+            {"instruction": "a", "input": "", "output": "b"},
+            "alpaca",
+            "prompt=instruction, query=input, response=output",
+        ),
+        (
+            {"prompt": "a", "completion": "b", "system": "c"},
+            "alpaca",
+            "prompt=prompt, response=completion, system=system",
+        ),
         ({"instruction": "a", "output": "b", "history": []}, "alpaca", "history=history"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "alpaca with ranking", "chosen=chosen, rejected=rejected"),
         ({"messages": [{"role": "user", "content": "a"}]}, "openai", "messages=messages"),

@@ -46,7 +46,8 @@ class Reader:
         return self.fill(text)
 
     def fill(self, text: str) -> str:
-        """The text with the values of `placeholders` in it; other braces stay."""
+        """The text with the values of `placeholders` in it; other braces stay.  Raises Unusable for broken text."""
+        _check_whole(text)
         if "{{" in text:
             for key, value in self.placeholders.items():
                 text = text.replace(f"{{{{{key}}}}}", str(value))
@@ -244,9 +245,18 @@ def _listed(value: Any, column: str | None) -> list[Any]:
 
 def _tools(values: Values, columns: Columns) -> str:
     tools = values.get(columns.tools) if columns.tools else None
-    if tools is None or isinstance(tools, str):
-        return tools or ""
-    return json.dumps(tools, ensure_ascii=False)
+    text = tools or "" if tools is None or isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+    _check_whole(text)
+    return text
+
+
+def _check_whole(text: str) -> None:
+    """Raise Unusable for text that UTF-8 cannot write, as JSON's escapes allow."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as reason:
+            raise Unusable("half a character (a lone surrogate)") from reason
 
 
 def _loss(message: Values) -> bool | float | None:

@@ -11,9 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-from tunesmith.losses.lm import IGNORED, trained_tokens
-
-__all__ = ["IGNORED", "Batch", "Sample", "Samples"]
+IGNORED = -100
+"""The label of a token that is not trained; the losses' own, which cannot be imported here without torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +60,4 @@ class Batch:
     @property
     def loss_tokens(self) -> int:
         """Tokens that are trained: labels that some position predicts, so never a row's first."""
-        return trained_tokens(self.labels)
+        return int((self.labels[:, 1:] != IGNORED).sum())
