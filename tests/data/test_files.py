@@ -155,7 +155,7 @@ def test_what_is_wrong_is_told_with_file_and_place(name: str, content: bytes | s
 
 
 def test_a_file_that_is_not_there_and_a_kind_that_is_not_known_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere.json: cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere.json: cannot be read"):
         values(tmp_path / "nowhere.json")
     with pytest.raises(OptionError, match=r"rows.xlsx: unknown kind of file; known are .json, .jsonl"):
         values(tmp_path / "rows.xlsx")

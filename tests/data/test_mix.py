@@ -61,9 +61,9 @@ def test_the_number_held_out_is_exact_when_prompts_differ(val_size: float, count
 
 
 def test_a_split_that_leaves_a_side_empty_is_refused() -> None:
-    with pytest.raises(DataError, match="val_size: 100 of 100 rows with 100 different prompts leaves one side empty"):
+    with pytest.raises(DataError, match=r"val_size: 100 of 100 rows with 100 different prompts leaves one side empty"):
         mix.split(np.arange(100, dtype=np.uint64), 100.0, 0)
-    with pytest.raises(DataError, match="val_size: 0.1 of 50 rows with 1 different prompts leaves one side empty"):
+    with pytest.raises(DataError, match=r"val_size: 0.1 of 50 rows with 1 different prompts leaves one side empty"):
         mix.split(np.zeros(50, dtype=np.uint64), 0.1, 0)
     with pytest.raises(OptionError, match=r"val_size: .* got 1.5"):
         mix.split(np.arange(9, dtype=np.uint64), 1.5, 0)

@@ -118,7 +118,7 @@ def test_evaluation_data_is_joined_or_kept_apart(prepared: Prepare, write: Write
     assert {name: len(each) for name, each in prepared(train, eval_dataset=more).evals.items()} == {"eval": 3}
     apart = prepared(train, eval_dataset=more, eval_on_each_dataset=True)
     assert {Path(name).name: len(each) for name, each in apart.evals.items()} == {"b.json": 2, "c.json": 1}
-    with pytest.raises(OptionError, match="val_size: .* not both"):
+    with pytest.raises(OptionError, match=r"val_size: .* not both"):
         prepared(train, eval_dataset=more, val_size=0.5)
 
 

@@ -51,7 +51,9 @@ def split(keys: np.ndarray, val_size: float, seed: int) -> tuple[np.ndarray, np.
             room -= sizes[group]
     evaluated = held_out[group_of]
     if not evaluated.any():
-        raise DataError(f"val_size: {val_size:g} of {rows} rows with {len(sizes)} different prompts leaves one side empty")
+        raise DataError(
+            f"val_size: {val_size:g} of {rows} rows with {len(sizes)} different prompts leaves one side empty"
+        )
     return np.flatnonzero(~evaluated), np.flatnonzero(evaluated)
 
 
