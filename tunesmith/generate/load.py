@@ -25,7 +25,7 @@ def load_engine(cfg: ModelConfig, data: DataConfig) -> tuple[TransformersEngine,
     source, adapters = find(cfg), find_adapters(cfg)
     device = _device(cfg.device)
     tokenizer = load_tokenizer(_tokenizer_source(source, adapters), cfg)
-    chat = chat_format(data, tokenizer, stage="sft")
+    chat = chat_format(data, tokenizer)
     encoder = Encoder(tokenizer, chat, data)
     dtype = resolve_compute_type(cfg.compute_type, device).weights
     attention = attention_for(source, cfg, dtype=dtype, device=device)

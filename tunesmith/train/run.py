@@ -45,7 +45,8 @@ def read(loaded: Loaded) -> Inputs:
     cfg = loaded.config
     source = find(cfg.model)
     tokenizer = load_tokenizer(source, cfg.model)
-    chat = chat_format(cfg.data, tokenizer, stage=cfg.train.stage)
+    stage = catalog.find("stage", cfg.train.stage)
+    chat = chat_format(cfg.data, tokenizer) if stage.chats else None
     with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
         prepared = pipeline.prepare(
             cfg.data,
@@ -58,7 +59,7 @@ def read(loaded: Loaded) -> Inputs:
         )
     for line in prepared.report.lines():
         say(line)
-    return Inputs(catalog.find("stage", cfg.train.stage), source, tokenizer, chat, prepared)
+    return Inputs(stage, source, tokenizer, chat, prepared)
 
 
 def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:

@@ -4,6 +4,7 @@ Knows how to log, evaluate and save; `hooks.py` knows when.
 """
 
 import itertools
+import json
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,10 +15,12 @@ from tunesmith import files
 from tunesmith.config.schema import Config
 from tunesmith.data.batches import windows, windows_per_epoch
 from tunesmith.jobs import checkpoints
+from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, loop, trackers
+from tunesmith.train.card import Card, write_card
 from tunesmith.train.checkpoint import Position
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import NoRecord, Record, speed
@@ -158,6 +161,8 @@ class Session:
         self.record.results("train", results)
         if self.evaluation:
             self.record.results("eval", {"epoch": self.epoch} | self.evaluation)
+        if self.runtime.is_main:
+            self._introduce()
 
     # -- how it is put back and written
 
@@ -200,6 +205,21 @@ class Session:
         self._write_model(made)
         self._write_state(made)
         files.publish_files(made, self.place.folder)
+
+    def _introduce(self) -> None:
+        """Write the model's card."""
+        write_card(
+            Card(
+                folder=self.place.folder,
+                base_model=self.cfg.model.model_name_or_path,
+                is_adapter=(self.place.folder / "adapter_config.json").exists(),
+                has_chat_template=self.inputs.chat is not None,
+                datasets=self.cfg.data.dataset,
+                options=self.cfg.flat(),
+                results=json.loads((self.place.folder / "all_results.json").read_text(encoding="utf-8")),
+                versions=runs.read_facts(self.place.folder)["versions"],
+            )
+        )
 
     def _write_model(self, folder: Path) -> None:
         tokenizer, chat = self.inputs.tokenizer, self.inputs.chat

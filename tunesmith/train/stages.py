@@ -8,13 +8,11 @@ from tunesmith.train.objectives import NextToken, Objective
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`rows`: what a row is, as `data.pipeline` names it; `objective`: builds the cost of a batch."""
+    """`objective` makes the cost of a batch; `chats`: rows are conversations, written in a chat format."""
 
-    rows: str
     objective: Callable[[], Objective]
-    curves: tuple[str, ...] = ("loss",)
-    """Metrics the loss picture draws."""
+    chats: bool
 
 
-pt = Stage(rows="text", objective=NextToken)
-sft = Stage(rows="conversation", objective=NextToken)
+pt = Stage(NextToken, chats=False)
+sft = Stage(NextToken, chats=True)
