@@ -14,6 +14,7 @@ from tunesmith.config.data import DataConfig
 from tunesmith.config.model import ModelConfig
 from tunesmith.generate.load import load_engine
 from tunesmith.generate.sampling import Sampling
+from tunesmith.models.load import find, load_tokenizer
 from tunesmith.templates.conversation import Conversation, Message
 
 GREEDY = Sampling(max_new_tokens=8)
@@ -42,7 +43,7 @@ def adapter(tiny_model, tmp_path_factory) -> Path:
 
 def expected(model: torch.nn.Module, folder: Path, prompt: str) -> str:
     """What transformers' own `generate` makes of a prompt's text."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(find(ModelConfig(model_name_or_path=str(folder))), ModelConfig())
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
     return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
@@ -65,9 +66,10 @@ def test_a_conversation_over_a_pipe(run_cli, tiny_model):
 
 def test_a_runs_folder_answers_in_the_form_it_was_trained_in(run_cli, tiny_model, adapter):
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    plain = expected(base, tiny_model, "You are Ada. USER: Hello ASSISTANT:")
+    prompt = "You are Ada.USER: Hello ASSISTANT:"
+    plain = expected(base, tiny_model, prompt)
     tuned = PeftModel.from_pretrained(base, adapter)
-    whole = expected(tuned, tiny_model, "You are Ada. USER: Hello ASSISTANT:")
+    whole = expected(tuned, tiny_model, prompt)
     assert whole != plain
     done = run_cli("chat", adapter, "--prompt", "Hello", *FLAGS)
     assert (done.returncode, done.stdout) == (0, whole + "\n"), done.stderr

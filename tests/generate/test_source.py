@@ -62,6 +62,20 @@ def test_what_is_written_wins_over_the_run(tmp_path, tiny_model):
     assert cfg.data.default_system == "Be kind."
 
 
+def test_another_template_leaves_the_arguments_of_the_runs_behind(tmp_path, tiny_model):
+    args = {"user": "Q: {{content}}", "assistant": "A: {{content}}"}
+    run = run_folder(tmp_path / "run", base=tiny_model, template="custom", template_args=args, enable_thinking=False)
+    cfg = settle(*options(model_name_or_path=str(run), template="chatml"))
+    assert (cfg.data.template, cfg.data.template_args, cfg.data.enable_thinking) == ("chatml", {}, True)
+
+
+def test_a_template_from_a_file_is_the_one_kept_with_the_run(tmp_path, tiny_model):
+    run = run_folder(tmp_path / "run", base=tiny_model, template="jinja:gone.jinja")
+    assert settle(*options(model_name_or_path=str(run))).data.template == "jinja:gone.jinja"
+    (run / "chat_template.jinja").write_text("{{ messages }}")
+    assert settle(*options(model_name_or_path=str(run))).data.template == f"jinja:{run / 'chat_template.jinja'}"
+
+
 def test_a_checkpoint_looks_into_the_run_around_it(tmp_path, tiny_model):
     run = run_folder(tmp_path / "run", base=tiny_model, template="qwen")
     checkpoint = run / "checkpoint-5"

@@ -16,13 +16,15 @@ from tunesmith.log import ModelError, OptionError
 ADAPTER = "adapter_config.json"
 """The file that makes a folder an adapter's."""
 
+KEPT_TEMPLATE = "chat_template.jinja"
+"""The file in which a run keeps its chat format."""
+
+FORM = ("template", "template_args", "tool_format", "enable_thinking", "thinking")
+"""Options that make a chat format together: another `template` than the run's leaves the rest of them behind."""
+
 REMEMBERED = (
-    "template",
-    "template_args",
+    *FORM,
     "default_system",
-    "tool_format",
-    "enable_thinking",
-    "thinking",
     "allow_special_tokens",
     "model_revision",
     "cache_dir",
@@ -91,11 +93,16 @@ def run_options(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} can't be read: {problem}") from problem
     if not isinstance(options, dict):
         raise ModelError(f"{path} is not a list of options")
+    kept = path.parent / KEPT_TEMPLATE
+    if str(options.get("template")).startswith("jinja:") and kept.is_file():
+        options["template"] = f"jinja:{kept}"  # the file that was named may be elsewhere, or changed by now
     return options
 
 
 def _remember(cfg: Config, given: frozenset[str], run: Mapping[str, Any]) -> Config:
-    return _replace(cfg, {name: run[name] for name in REMEMBERED if name in run and name not in given})
+    """`cfg` with the run's chat format, where nothing else was written."""
+    skipped = given | set(FORM) if "template" in given else given
+    return _replace(cfg, {name: run[name] for name in REMEMBERED if name in run and name not in skipped})
 
 
 def _replace(cfg: Config, values: Mapping[str, Any]) -> Config:
