@@ -4,6 +4,7 @@ Adding a thing is one file, one line here, one test.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from tunesmith.log import OptionError
@@ -215,6 +216,7 @@ def names(kind: str) -> list[str]:
     return list(TABLES[kind])
 
 
+@cache
 def find(kind: str, name: str) -> Any:
     """What `name` stands for, imported now.  OptionError with the names there are when it is none of them."""
     import pkgutil

@@ -63,7 +63,7 @@ def _gpus() -> str:
 EXTRAS = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
-    "mlflow": "mlflow-skinny",
+    "mlflow": "mlflow",
     "swanlab": "swanlab",
     "trackio": "trackio",
     "modelscope": "modelscope",

@@ -3,10 +3,11 @@ no token."""
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith import catalog
 from tunesmith.data.files import Row, Values
 from tunesmith.data.sources import Columns, Shape, Tags
 from tunesmith.templates.conversation import Conversation, Message, Role
@@ -31,7 +32,7 @@ class Reader:
     def conversation(self, row: Row) -> Conversation:
         """The row as a conversation that ends with an answer.  Raises Unusable."""
         columns, values = self.shape.columns, row.values
-        turns, told = _SHAPES[self.shape.formatting](values, columns, self.shape.tags)
+        turns, told = catalog.find("format", self.shape.formatting)(values, columns, self.shape.tags)
         system = told or _text_or_none(values, columns.system)
         messages = tuple(Message(role, self.fill(content), loss) for role, content, loss in turns)
         _check_order(messages)
@@ -55,7 +56,8 @@ class Reader:
         return text
 
 
-def _alpaca(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+def alpaca(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    """An alpaca row: instruction, input, output, and a history of pairs.  Its turns and system prompt; raises Unusable."""
     turns: list[_Turn] = []
     for pair in _listed(values.get(columns.history) if columns.history else None, columns.history):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
@@ -73,7 +75,8 @@ def _alpaca(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], 
     return turns, ""
 
 
-def _sharegpt(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+def sharegpt(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    """A sharegpt row: a list of messages with `from` and `value`.  Its turns and system prompt; raises Unusable."""
     roles: dict[Any, Role] = {
         tags.user_tag: "user",
         tags.assistant_tag: "assistant",
@@ -92,7 +95,8 @@ def _sharegpt(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn]
     return _without_system(turns)
 
 
-def _openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+def openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    """A row of messages with `role` and `content`, as OpenAI has them.  Its turns and system prompt; raises Unusable."""
     roles: dict[Any, Role] = {
         tags.user_tag: "user",
         tags.assistant_tag: "assistant",
@@ -124,16 +128,9 @@ def _openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], 
     return _without_system(turns)
 
 
-def _text(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+def text(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
+    """Plain text is no conversation.  Its turns and system prompt; raises Unusable."""
     raise Unusable("plain text, which only the stage pt trains on")
-
-
-_SHAPES: dict[str, Callable[[Values, Columns, Tags], tuple[list[_Turn], str]]] = {
-    "alpaca": _alpaca,
-    "sharegpt": _sharegpt,
-    "openai": _openai,
-    "text": _text,
-}
 
 
 def _calls(message: Values) -> str:
@@ -272,7 +269,7 @@ def _loss(message: Values) -> bool | float | None:
 def _texts(values: Values, columns: Columns, shape: Shape) -> Iterable[str]:
     """What a row says, in its order: a text's column; an alpaca row's question and answer; each message's content."""
     if shape.formatting in ("sharegpt", "openai"):
-        turns, system = _SHAPES[shape.formatting](values, columns, shape.tags)
+        turns, system = catalog.find("format", shape.formatting)(values, columns, shape.tags)
         return [text for text in (system, *(turn[1] for turn in turns)) if text]
     _require(values, columns.prompt)
     named = (columns.prompt, columns.query, columns.response)

@@ -1,0 +1,134 @@
+"""What may not go together is refused, naming both options; what has no effect is said; nothing is ignored in silence."""
+
+import pytest
+
+from tunesmith.config import rules
+from tunesmith.config.load import load
+from tunesmith.config.schema import Config, fields
+from tunesmith.config.shapes import shape_of
+
+ERRORS = [
+    (["--val_size", "0.1", "--eval_dataset", "x"],
+     "--val_size: rows are split off, but eval_dataset names evaluation data already; leave one out"),
+    (["--global_batch_size", "16", "--gradient_accumulation_steps", "2"],
+     "--global_batch_size: decides gradient_accumulation_steps, which is given too; leave one out"),
+    (["--global_batch_size", "15"], "--global_batch_size: 15 is no multiple of per_device_train_batch_size, 8"),
+    (["--save_only_model", "--resume_from_checkpoint"],
+     "--save_only_model: leaves out what resume_from_checkpoint needs; leave one out"),
+    (["--max_steps", "0"], "--max_steps: must be at least 1, or -1 to go by num_train_epochs, got 0"),
+    (["--warmup_steps", "2.5"], "--warmup_steps: must be a whole number of steps, or a fraction below 1, got 2.5"),
+    (["--save_steps", "1.5"], "--save_steps: must be a whole number of steps, or a fraction below 1, got 1.5"),
+    (["--val_size", "1.5"], "--val_size: must be a whole number of rows, or a fraction below 1, got 1.5"),
+    (["--optim", "adamw_8bit"], "--optim: adamw_8bit is not built yet"),
+    (["--optim", "lbfgs"], "--optim: unknown optimizer 'lbfgs'; allowed: adamw_torch, adamw_torch_fused, adamw, adam, adamax, "
+     "nadam, radam, adafactor, adagrad, adadelta, rmsprop, rprop, asgd, sgd"),
+    (["--lr_scheduler_type", "cosin"], "--lr_scheduler_type: unknown schedule 'cosin'; did you mean 'cosine'? allowed: linear, "
+     "cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
+     "cosine_with_min_lr, cosine_warmup_with_min_lr, warmup_stable_decay, greedy"),
+    (["--template", "jinja:none.jinja"], "--template: there is no file 'none.jinja'"),
+    (["--template", "custom"], "--template: custom needs template_args"),
+    (["--report_to", "http://localhost:5000"], "--report_to: takes trackers' names, not the address 'http://localhost:5000'; set "
+     "MLFLOW_TRACKING_URI or WANDB_BASE_URL in the environment and write mlflow or wandb"),
+    (["--report_to", "wandbb"], "--report_to: unknown tracker 'wandbb'; did you mean 'wandb'? allowed: none, tensorboard, "
+     "wandb, mlflow, swanlab, trackio"),
+    (["--report_to", "none,wandb"], "--report_to: none can't stand beside other trackers"),
+    (["--metrics", "loss,rouge"], "--metrics: rouge: not built yet"),
+    (["--packing"], "--packing: true is not built yet"),
+    (["--stage", "dpo"], "--stage: dpo is not built yet"),
+]  # fmt: skip
+
+REMARKS = [
+    (["--finetuning_type", "full", "--lora_rank", "16"], "warning: lora_rank: has no effect with finetuning_type full"),
+    (["--freeze_extra_modules", "x"], "warning: freeze_extra_modules: has no effect with finetuning_type lora"),
+    (["--finetuning_type", "full", "--adapter", "a"],
+     "note: adapter_name_or_path: adapters are merged into the model before finetuning_type full trains it"),
+    (["--lr_scheduler_type", "Constant", "--warmup_steps", "5"],
+     "warning: warmup_steps: has no effect with lr_scheduler_type constant; constant_with_warmup has one"),
+    (["--eval_steps", "5"],
+     "warning: eval_steps: has no effect without evaluation data: set val_size or eval_dataset"),
+    (["--eval_steps", "5", "--val_size", "9", "--eval_strategy", "epoch"],
+     "warning: eval_steps: has no effect with eval_strategy epoch"),
+    (["--save_strategy", "epoch", "--save_steps", "5"], "warning: save_steps: has no effect with save_strategy epoch"),
+    (["--pissa_iter", "4"], "warning: pissa_iter: has no effect unless lora_init is pissa"),
+    (["--lora_init", "zero"], "note: lora_init: zero means that step 0 is the base model; the first matrix starts as kaiming, "
+     "since both at zero never learn"),
+    (["--local_rank", "3"], "note: local_rank: 3 is ignored: no launcher started this process"),
+    (["--ddp_timeout", "180000000"],
+     "note: ddp_timeout: 180000000 seconds are 2083 days; a stuck process would be noticed only then"),
+]  # fmt: skip
+
+SILENT = [
+    ["--finetuning_type", "full", "--lora_rank", "8"],
+    ["--lr_scheduler_type", "constant", "--warmup_steps", "0"],
+    ["--eval_strategy", "no"],
+    ["--eval_steps", "0.5", "--val_size", "0.1"],
+    ["--warmup_steps", "0.03"],
+    ["--max_steps", "-1"],
+    ["--local_rank", "0"],
+    ["--global_batch_size", "16"],
+    ["--preprocessing_num_workers", "1"],
+]
+
+
+@pytest.mark.parametrize(("words", "line"), ERRORS)
+def test_what_is_refused(refused, words, line):
+    assert refused(*words) == [f"command line: {line}"]
+
+
+@pytest.mark.parametrize(("words", "line"), REMARKS)
+def test_what_is_remarked(loaded, capsys, words, line):
+    loaded(*words)
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("words", SILENT)
+def test_what_needs_no_word(loaded, capsys, words):
+    loaded(*words)
+    assert capsys.readouterr().err == ""
+
+
+def test_more_processes_than_cores_are_remarked(loaded, capsys):
+    loaded("--preprocessing_num_workers", "999999")
+    assert "999999 is more than this machine's cores" in capsys.readouterr().err
+
+
+def test_the_launcher_says_the_rank(loaded, refused, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert loaded("--local_rank", "1") and loaded("--local_rank", "-1")
+    assert refused("--local_rank", "2") == [
+        "command line: --local_rank: is 2, but the launcher's LOCAL_RANK is 1; leave it out"
+    ]
+
+
+def test_a_problem_of_a_rule_stands_where_its_option_is_written(refused):
+    assert refused("--eval_dataset", "x", yaml="seed: 1\nval_size: 0.1\n")[0].startswith("x.yaml:2: val_size: rows are")
+
+
+def test_an_option_that_is_wrong_is_not_judged_again(refused):
+    assert len(refused("--val_size", "-1", "--eval_dataset", "x")) == 1
+
+
+@pytest.mark.parametrize("name", rules.NOT_BUILT_AT_ALL)
+def test_what_is_not_built_is_refused_and_its_default_accepted(loaded, refused, name):
+    shape, default = shape_of(name), fields()[name][1].default
+    values = {bool: str(not default).lower(), float: "0.5", int: "7", str: "word"}
+    value = shape.choices[-1] if shape.choices else next((v for k, v in values.items() if k in shape.scalars), "1")
+    value = "a=1" if shape.mapping else value
+    assert f"command line: --{name}: not built yet" in refused(f"--{name}={value}")
+    assert loaded(yaml=f"{name}: {'null' if default is None else default if default != '' else repr('')}\n".lower())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in rules.NOT_BUILT for value in rules.NOT_BUILT[name]]
+)
+def test_values_that_are_not_built_are_refused(refused, name, value):
+    assert refused(f"--{name}={value}")[0].endswith(f"--{name}: {str(value).lower()} is not built yet")
+
+
+def test_the_defaults_pass_every_rule():
+    found = rules.check(Config(), frozenset(fields()), "help")
+    assert found == []
+
+
+def test_plan_and_evaluation_need_no_training_data():
+    assert load(["--model", "m", "--do_train", "False", "--do_eval", "--eval_dataset", "e"], "train")
