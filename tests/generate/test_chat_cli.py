@@ -14,7 +14,8 @@ from tunesmith.config.data import DataConfig
 from tunesmith.config.model import ModelConfig
 from tunesmith.generate.load import load_engine
 from tunesmith.generate.sampling import Sampling
-from tunesmith.models.load import find, load_tokenizer
+from tunesmith.generate.transformers import TransformersEngine
+from tunesmith.models.load import find, find_adapters, load_tokenizer
 from tunesmith.templates.conversation import Conversation, Message
 
 GREEDY = Sampling(max_new_tokens=8)
@@ -41,6 +42,13 @@ def adapter(tiny_model, tmp_path_factory) -> Path:
     return folder
 
 
+def engine_of(data: DataConfig, base: Path, *adapters: Path) -> tuple[TransformersEngine, str]:
+    cfg = ModelConfig(
+        model_name_or_path=str(base), adapter_name_or_path=[str(one) for one in adapters], compute_type="fp32"
+    )
+    return load_engine(find(cfg), find_adapters(cfg), cfg, data)
+
+
 def expected(model: torch.nn.Module, folder: Path, prompt: str) -> str:
     """What transformers' own `generate` makes of a prompt's text."""
     tokenizer = load_tokenizer(find(ModelConfig(model_name_or_path=str(folder))), ModelConfig())
@@ -50,7 +58,7 @@ def expected(model: torch.nn.Module, folder: Path, prompt: str) -> str:
 
 
 def test_a_conversation_over_a_pipe(run_cli, tiny_model):
-    engine, _ = load_engine(ModelConfig(model_name_or_path=str(tiny_model), compute_type="fp32"), DataConfig())
+    engine, _ = engine_of(DataConfig(), tiny_model)
     first = engine.answer(Conversation([Message("user", "Hello 你好")]), GREEDY)
     turns = [Message("user", "Hello 你好"), Message("assistant", first), Message("user", "And now?")]
     second = engine.answer(Conversation(turns), GREEDY)
@@ -78,8 +86,7 @@ def test_a_runs_folder_answers_in_the_form_it_was_trained_in(run_cli, tiny_model
 
 def test_what_is_written_wins_over_the_runs_folder(tiny_model, adapter, tmp_path):
     """The same adapter beside its base, with another chat format, as `chat BASE --adapter_name_or_path RUN` has it."""
-    cfg = ModelConfig(model_name_or_path=str(tiny_model), adapter_name_or_path=[str(adapter)], compute_type="fp32")
-    engine, facts = load_engine(cfg, DataConfig(template="chatml", default_system="Be brief."))
+    engine, facts = engine_of(DataConfig(template="chatml", default_system="Be brief."), tiny_model, adapter)
     tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter)
     prompt = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     assert engine.answer(Conversation([Message("user", "Hello")]), GREEDY) == expected(tuned, tiny_model, prompt)
@@ -95,8 +102,7 @@ def test_an_adapters_own_tokenizer_is_used(tiny_model, adapter, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = "{% for message in messages %}Q: {{ message['content'] }} A:{% endfor %}"
     tokenizer.save_pretrained(tmp_path)
-    cfg = ModelConfig(model_name_or_path=str(tiny_model), adapter_name_or_path=[str(tmp_path)], compute_type="fp32")
-    engine, _ = load_engine(cfg, DataConfig(template="auto"))
+    engine, _ = engine_of(DataConfig(template="auto"), tiny_model, tmp_path)
     tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter)
     answer = engine.answer(Conversation([Message("user", "Hello")]), GREEDY)
     assert answer == expected(tuned, tiny_model, "Q: Hello A:")
@@ -105,7 +111,6 @@ def test_an_adapters_own_tokenizer_is_used(tiny_model, adapter, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["./nowhere"], "there is no folder nowhere"),
         ([], "model_name_or_path: is missing"),
         (["MODEL", "--temprature", "1"], "unknown option '--temprature'; did you mean '--temperature'?"),
         (["MODEL", "--prompt", " "], "prompt: is empty"),
@@ -118,14 +123,17 @@ def test_mistakes_are_sentences(run_cli, tiny_model, arguments, says):
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
-def test_options_are_checked_before_torch_is_imported(repo):
-    """The module is imported, and a wrong option refused, by an interpreter in which torch can't be imported."""
+def test_options_and_files_are_checked_before_torch_is_imported(repo, tmp_path):
+    """By an interpreter in which torch can't be imported."""
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from tunesmith.generate.chat import chat_command\n"
-        "from tunesmith.log import OptionError\n"
-        "try: chat_command(['x', '--tempratur', '1'])\n"
-        "except OptionError as problem: print(problem)"
+        "from tunesmith.log import TunesmithError\n"
+        f"for words in (['x', '--tempratur', '1'], ['./nowhere'], [{str(tmp_path)!r}]):\n"
+        "    try: chat_command(words)\n"
+        "    except TunesmithError as problem: print(problem)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
-    assert "--temperature" in done.stdout
+    assert "--temperature" in done.stdout and "no folder nowhere" in done.stdout
+    assert f"{tmp_path}: " in done.stdout

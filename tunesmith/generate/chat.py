@@ -11,6 +11,8 @@ from tunesmith.generate.engine import Engine
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.source import settle
 from tunesmith.log import OptionError, TunesmithError, error, note
+from tunesmith.models.complete import check
+from tunesmith.models.where import find, find_adapters
 from tunesmith.templates.conversation import Conversation, Message
 
 INTERRUPTED = 130
@@ -32,10 +34,12 @@ def chat_command(arguments: list[str]) -> int:
     if cfg.generate.prompt is not None and not cfg.generate.prompt.strip():
         raise OptionError("prompt: is empty; leave it out to have a conversation")
     sampling = Sampling.from_options(cfg.generate, cfg.train.seed)
+    source, adapters = find(cfg.model), find_adapters(cfg.model)
+    check(source)
 
-    from tunesmith.generate.load import load_engine  # torch, only once the options are right
+    from tunesmith.generate.load import load_engine  # torch, only once all that is known to be there
 
-    engine, facts = load_engine(cfg.model, cfg.data)
+    engine, facts = load_engine(source, adapters, cfg.model, cfg.data)
     note("chat", facts)
     typed = cfg.generate.prompt is None and sys.stdin.isatty()
     talk = Talk(engine, sampling, patient=typed)

@@ -1,5 +1,7 @@
 """The local engine from options: tokenizer, chat format, base model, adapters, in this order.  Knows no terminal."""
 
+from collections.abc import Sequence
+
 import torch
 
 from tunesmith.config.data import DataConfig
@@ -8,7 +10,7 @@ from tunesmith.data.chat_format import chat_format
 from tunesmith.data.encode import Encoder
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError
-from tunesmith.models.load import attention_for, check_vocabulary, find, find_adapters, load_model, load_tokenizer
+from tunesmith.models.load import attention_for, check_vocabulary, load_model, load_tokenizer
 from tunesmith.models.precision import resolve_compute_type
 from tunesmith.models.tuning.adapters import attach
 from tunesmith.models.where import Source
@@ -17,12 +19,14 @@ TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 """Files that make a folder a tokenizer's."""
 
 
-def load_engine(cfg: ModelConfig, data: DataConfig) -> tuple[TransformersEngine, str]:
-    """The engine, and one line that says which model, adapters, chat format, device and number format it is.
+def load_engine(
+    source: Source, adapters: Sequence[Source], cfg: ModelConfig, data: DataConfig
+) -> tuple[TransformersEngine, str]:
+    """The engine of a base model with `adapters` on it, and one line that says which model, adapters, chat format,
+    device and number format it is.
 
     Raises ModelError or OptionError for whatever is missing or does not fit.
     """
-    source, adapters = find(cfg), find_adapters(cfg)
     device = _device(cfg.device)
     tokenizer = load_tokenizer(_tokenizer_source(source, adapters), cfg)
     chat = chat_format(data, tokenizer)
@@ -48,7 +52,7 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _tokenizer_source(source: Source, adapters: list[Source]) -> Source:
+def _tokenizer_source(source: Source, adapters: Sequence[Source]) -> Source:
     """The last adapter's folder when it brings a tokenizer (a run saves the one it trained with), else the model's."""
     for adapter in reversed(adapters):
         if all((adapter.folder / name).is_file() for name in TOKENIZER):
