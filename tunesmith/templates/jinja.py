@@ -16,7 +16,7 @@ from tunesmith.log import DataError
 from tunesmith.templates.chat_messages import AS_THEY_ARE, CALL_STYLES, SYSTEM, TOOLS, Style, Words, as_chat
 from tunesmith.templates.conversation import Conversation, Message, Piece, Role, Span, Thinking
 from tunesmith.templates.origin import Origins
-from tunesmith.templates.sandbox import LEARNED_END, LEARNED_START, Refused, compiled, without_marks
+from tunesmith.templates.sandbox import LEARNED_END, LEARNED_START, Refused, compiled
 from tunesmith.templates.template import control, data, join
 
 _ANSWERS = ("assistant", "function")
@@ -73,7 +73,7 @@ class JinjaFormat:
         """The token that ends an answer, where it is not the tokenizer's eos."""
         try:
             row = _Row(self, _PROBE, only_special=False)
-            suffix = row.ending(1, without_marks(row.text()))
+            suffix = row.ending(1, row.text())
         except (Refused, DataError):
             return ()
         known = re.compile("|".join(map(re.escape, self.special))) if self.special else _TOKEN
@@ -102,10 +102,13 @@ class JinjaFormat:
             raise DataError(f"{where}{reason}" if conversation.where not in str(reason) else str(reason)) from None
         raise DataError(f"{where}its words change what the chat template does with the rest")
 
-    def made(self, messages: Sequence[Mapping[str, Any]], tools: Any, *, prompt: bool) -> str:
-        """The template's text, generation marks included."""
+    def made(
+        self, messages: Sequence[Mapping[str, Any]], tools: Any, *, prompt: bool = False, marked: bool = False
+    ) -> str:
+        """The template's text; `marked`: with marks around generation blocks."""
         variables = {**self.tokens, **self.variables}
-        return compiled(self.source)(messages=messages, tools=tools, add_generation_prompt=prompt, **variables)
+        make = compiled(self.source, marked=marked)
+        return make(messages=messages, tools=tools, add_generation_prompt=prompt, **variables)
 
     @cached_property
     def style(self) -> Style:
@@ -132,7 +135,7 @@ class JinjaFormat:
     def trim(self) -> Callable[[str], str]:
         """What the template cuts off an answer's ends."""
         try:
-            text = without_marks(self.made(as_chat(_PROBE, Style()).messages, None, prompt=False))
+            text = self.made(as_chat(_PROBE, Style()).messages, None)
         except Refused:
             return _as_is
         for cut in (_as_is, str.rstrip, str.lstrip, str.strip):
@@ -190,13 +193,25 @@ class _Row:
         return self.wholes[turn]
 
     def text(self, turns: int | None = None, *, prompt: bool = False) -> str:
-        """The template's text of the first turns, or of all, in stand-ins and with generation marks."""
+        """The template's text of the first turns, or of all, in stand-ins."""
         messages = self.chat.messages if turns is None else self.chat.until(turns)
         return self.form.made(messages, self.chat.tools, prompt=prompt)
 
+    def blocks(self) -> list[tuple[int, int]]:
+        """Where generation blocks begin and end in the whole text."""
+        if "generation" not in self.form.source:
+            return []
+        blocks, length = [], 0
+        marked = self.form.made(self.chat.messages, self.chat.tools, marked=True)
+        for number, part in enumerate(re.split(f"[{LEARNED_START}{LEARNED_END}]", marked)):
+            if number % 2:
+                blocks.append((length, length + len(part)))
+            length += len(part)
+        return blocks
+
     def spans(self) -> list[Span]:
         """The row as spans."""
-        full, blocks = _blocks(self.text())
+        full, blocks = self.text(), self.blocks()
         self._check(full)
         spans: list[Span] = []
         done = 0
@@ -219,7 +234,7 @@ class _Row:
     def prompt_spans(self) -> list[Span]:
         """The row as a prompt: as spans() divides it where that is the template's own text, else in one piece."""
         plain = as_chat(self.plain, self.style)
-        wanted = without_marks(self.form.made(plain.messages, plain.tools, prompt=True))
+        wanted = self.form.made(plain.messages, plain.tools, prompt=True)
         try:
             asking = _Row(self.form, self.plain, self.only_special, style=self.style, asks=True)
             spans = [replace(span, learned=False) for span in asking.spans()[:-1]]
@@ -230,7 +245,7 @@ class _Row:
         follow = self.origins.follow
         words = Words(say=follow, answer=follow, value=self.origins.follow_value, key=follow)
         chat = as_chat(self.plain, self.style, words)
-        made = without_marks(self.form.made(chat.messages, chat.tools, prompt=True))
+        made = self.form.made(chat.messages, chat.tools, prompt=True)
         if self.origins.restored(made) != wanted:
             raise Disturbed
         return self._span(self.origins.pieces(made), False, len(self.turns) - 1)
@@ -242,10 +257,10 @@ class _Row:
 
     def _check(self, full: str) -> None:
         """Disturbed: the stand-ins changed the text.  DataError: the template leaves out a turn."""
-        wanted = self.form.made(self.unfollowed.messages, self.unfollowed.tools, prompt=False)
-        if self.origins.restored(full) != without_marks(wanted):
+        wanted = self.form.made(self.unfollowed.messages, self.unfollowed.tools)
+        if self.origins.restored(full) != wanted:
             raise Disturbed
-        for turn in sorted(self.origins.left_out(full)) if not self.only_special else ():
+        for turn in self.origins.left_out(full) if not self.only_special else ():
             if turn == TOOLS:
                 _warn_of_tools(self.form.name)
             else:
@@ -260,7 +275,7 @@ class _Row:
 
     def ending(self, turn: int, full: str) -> str:
         """What the template writes behind an answer before anything else comes."""
-        alone = full if turn + 1 == len(self.turns) else without_marks(self.text(turn + 1))
+        alone = full if turn + 1 == len(self.turns) else self.text(turn + 1)
         return _shared(alone[self._place(alone, turn)[1] :], full[self._place(full, turn)[1] :])
 
     def _asked(
@@ -275,7 +290,7 @@ class _Row:
         if block:
             asked = head[: block[0] - done]
         else:
-            prompt = without_marks(self.text(turn, prompt=True))
+            prompt = self.text(turn, prompt=True)
             if not prompt.startswith(full[:done]):
                 raise DataError(f"the chat template rewrites what stands before the answer{_number(turn)}")
             asked = prompt[done:]
@@ -297,12 +312,14 @@ class _Row:
 
     def _pieces(self, text: str, answer: str | None = None) -> Iterator[Piece]:
         """Text in stand-ins as pieces.  `answer`: what the stand-in of a whole answer stands for, if not all its words."""
-        for part in re.split(f"([{''.join(self.origins.wholes)}])", text) if self.origins.wholes else [text]:
-            turn = self.origins.wholes.get(part)
-            if turn is None:
-                yield from self.origins.pieces(part)
-            else:
-                yield from self._answer(self.form.trim(self.words[turn]) if answer is None else answer)
+        end = 0
+        for place, turn in sorted(
+            (text.find(made), turn) for made, turn in self.origins.wholes.items() if made in text
+        ):
+            yield from self.origins.pieces(text[end:place])
+            yield from self._answer(self.form.trim(self.words[turn]) if answer is None else answer)
+            end = place + 1
+        yield from self.origins.pieces(text[end:])
 
     def _answer(self, words: str) -> Iterator[Piece]:
         """An answer's pieces.  The marks of its thought are the template's words, if the template knows thoughts."""
@@ -310,18 +327,6 @@ class _Row:
         if thought:
             yield from (control(thought[1]), data(thought[2]), control(thought[3]))
         yield data(words[thought.end() :] if thought else words)
-
-
-def _blocks(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text without generation marks, and where the marked parts begin and end in it."""
-    parts, blocks = [], []
-    length = 0
-    for number, part in enumerate(re.split(f"[{LEARNED_START}{LEARNED_END}]", text)):
-        if number % 2:
-            blocks.append((length, length + len(part)))
-        parts.append(part)
-        length += len(part)
-    return "".join(parts), blocks
 
 
 def _with_thoughts(turns: Sequence[Message], thinking: Thinking | None, *, history_only: bool) -> list[Message]:

@@ -17,6 +17,7 @@ _FIRST, _LAST = 0xF0000, 0x10FF00
 _PRIVATE = "[\U000f0000-\U0010ffff]"
 _KEEPS = r"[\s\"\\\x00-\x1f\x7f]"
 _KEPT = re.compile(rf"</?think>|{_KEEPS}")
+_RUN = re.compile(f"{_PRIVATE}+(?:{_KEEPS}+{_PRIVATE}+)*")
 _MARKUP = r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,30}\]"
 
 
@@ -30,23 +31,25 @@ class Origins:
         self._special = re.compile(f"{_PRIVATE}|{tokens or _MARKUP}")
         self._only_special = only_special
         self._stand_ins: dict[tuple[int, str], str] = {}
-        self._origins: dict[str, tuple[int, str]] = {}
+        self._own: dict[int, str] = {}
+        self._words: dict[int, str] = {}
+        self._next = _FIRST
         self.wholes: dict[str, int] = {}
         """Characters that stand for a whole answer -> its turn."""
 
-    def _new(self, turn: int, character: str) -> str:
-        code = _FIRST + len(self._origins) + len(self.wholes)
-        if code > _LAST:
+    def _new(self, turn: int) -> str:
+        if self._next > _LAST:
             raise DataError("the row has more different characters than can be followed through a chat template")
-        if character:
-            self._origins[chr(code)] = (turn, character)
-        else:
-            self.wholes[chr(code)] = turn
-        return chr(code)
+        made = chr(self._next)
+        self._next += 1
+        self._own[turn] = self._own.get(turn, "") + made
+        return made
 
     def whole(self, turn: int) -> str:
         """One character that stands for an answer."""
-        return self._new(turn, "")
+        made = self._new(turn)
+        self.wholes[made] = turn
+        return made
 
     def follow(self, turn: int, text: str) -> str:
         """The text in characters that tell where they are from."""
@@ -59,13 +62,11 @@ class Origins:
         return "".join([*parts, self._all(turn, text[end:])])
 
     def _all(self, turn: int, text: str) -> str:
-        made = []
-        for character in text:
-            key = (turn, character)
-            if key not in self._stand_ins:
-                self._stand_ins[key] = self._new(turn, character)
-            made.append(self._stand_ins[key])
-        return "".join(made)
+        for character in set(text):
+            if (turn, character) not in self._stand_ins:
+                made = self._stand_ins[turn, character] = self._new(turn)
+                self._words[ord(made)] = character
+        return "".join([self._stand_ins[turn, character] for character in text])
 
     def follow_value(self, turn: int, value: Any) -> Any:
         """A JSON value with all its strings and keys followed."""
@@ -77,39 +78,34 @@ class Origins:
             return [self.follow_value(turn, item) for item in value]
         return value
 
-    def left_out(self, text: str) -> set[int]:
+    def left_out(self, text: str) -> list[int]:
         """Turns of which no character is in the made text."""
-        turns = {turn for turn, _ in self._origins.values()} | set(self.wholes.values())
-        return turns - {self._turn(character) for character in set(text)}
+        shown = set(text)
+        return [turn for turn, own in self._own.items() if shown.isdisjoint(own)]
 
     def shown_whole(self, text: str, turn: int) -> bool:
         """Whether each of the turn's different characters is in the made text."""
-        own = [character for character in [*self._origins, *self.wholes] if self._turn(character) == turn]
-        return all(character in text for character in own)
-
-    def _turn(self, character: str) -> int | None:
-        if character in self.wholes:
-            return self.wholes[character]
-        found = self._origins.get(character)
-        return found[0] if found else None
+        return set(self._own.get(turn, "")) <= set(text)
 
     def span(self, text: str, turn: int) -> tuple[int, int] | None:
         """Where the turn's characters begin and end in the made text; None when it has none."""
-        own = "".join(character for character in [*self._origins, *self.wholes] if self._turn(character) == turn)
-        places = [match.start() for match in re.finditer(f"[{own}]", text)] if own else []
-        return (places[0], places[-1] + 1) if places else None
+        own = self._own.get(turn, "")
+        if len(own) == 1:
+            first, last = text.find(own), text.rfind(own)
+        else:
+            places = [match.start() for match in re.finditer(f"[{own}]", text)] if own else [-1]
+            first, last = (places[0], places[-1]) if places else (-1, -1)
+        return (first, last + 1) if first >= 0 else None
 
     def restored(self, text: str) -> str:
         """The made text with the row's own characters again, stand-ins for whole answers aside."""
-        return text.translate({ord(character): words for character, (_, words) in self._origins.items()})
+        return text.translate(self._words)
 
     def pieces(self, text: str) -> Iterator[Piece]:
         """The made text as pieces: what is from the row, with the white space inside it, is data."""
         end = 0
-        if self._origins:
-            followed = f"[{''.join(self._origins)}]"
-            for run in re.finditer(rf"{followed}+(?:{_KEEPS}+{followed}+)*", text):
-                yield control(text[end : run.start()])
-                yield data(self.restored(run[0]))
-                end = run.end()
+        for run in _RUN.finditer(text):
+            yield control(text[end : run.start()])
+            yield data(self.restored(run[0]))
+            end = run.end()
         yield control(text[end:])

@@ -101,7 +101,7 @@ class TemplateFormat:
                 inside += self._slots["system"].fill([data(message.content)])
             else:
                 answered = index + 1 in answers or (prompt and index + 1 == len(messages))
-                turn = self._slots[message.role].fill([*inside, data(message.content)], answer=answered)
+                turn = self._asking(messages, index, inside, answered)
                 spans.add([*outside, *turn], False, message.role, index)
                 outside, inside = [], []
         outside += inside
@@ -117,6 +117,19 @@ class TemplateFormat:
         turn = messages[index].role
         following = messages[index + 1].role if turn == "system" and index + 1 < len(messages) else turn
         return self.template.system_in_user and following == "user"
+
+    def _asking(self, messages: Sequence[Message], index: int, inside: Sequence[Piece], answered: bool) -> list[Piece]:
+        """The pieces of a turn that is no answer; `answered`: one follows.  Results in a row can be one turn."""
+        message, separator = messages[index], self.template.observation_separator
+        pieces = self._slots[message.role].fill([*inside, data(message.content)], answer=answered)
+        if message.role != "observation" or not separator:
+            return pieces
+        slot = self._slots["observation"]
+        if index + 1 < len(messages) and messages[index + 1].role == "observation":
+            pieces = [*pieces[: len(pieces) - len(slot.after)], control(separator)]
+        if index > 0 and messages[index - 1].role == "observation":
+            pieces = pieces[len(slot.before) :]
+        return pieces
 
     def _generation(self, messages: Sequence[Message], index: int) -> list[Piece]:
         """The generation prompt before an answer at `index`, where no turn before it has already said it."""

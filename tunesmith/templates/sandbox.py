@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +25,7 @@ _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token"
 
 
 class _GenerationBlocks(Extension):
-    """`{% generation %}`: marks what the assistant says."""
+    """`{% generation %}`: what the assistant says."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja's own way to name an extension's tags
 
@@ -33,6 +33,13 @@ class _GenerationBlocks(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> str:
+        return caller()
+
+
+class _MarkedBlocks(_GenerationBlocks):
+    """The same, with marks around it in the text."""
 
     def _marked(self, caller: Macro) -> str:
         return f"{LEARNED_START}{caller()}{LEARNED_END}"
@@ -75,10 +82,8 @@ def _date(form: str) -> str:
     return FIXED_DATE.strftime(form)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols]
-    )
+def _environment(blocks: type[Extension]) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[blocks, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _raise, "strftime_now": _date, "namespace": _PlainNamespace}
     return environment
@@ -88,12 +93,12 @@ class Refused(Exception):
     """The chat template raised: it does not take such a conversation, or is wrong."""
 
 
-@lru_cache(maxsize=8)
-def compiled(source: str) -> Callable[..., str]:
-    """The template as a function of its variables, which gives the text with generation marks.  OptionError: it is no
-    Jinja.  The function raises Refused with the template's own words."""
+@lru_cache(maxsize=16)
+def compiled(source: str, *, marked: bool = False) -> Callable[..., str]:
+    """The template as a function of its variables, which gives the text; `marked`: with marks around generation blocks.
+    OptionError: it is no Jinja.  The function raises Refused with the template's own words."""
     try:
-        template = _environment().from_string(source)
+        template = _environment(_MarkedBlocks if marked else _GenerationBlocks).from_string(source)
     except TemplateError as error:
         raise OptionError(f"template: the chat template is not valid Jinja: {error}") from None
 
@@ -108,14 +113,6 @@ def compiled(source: str) -> Callable[..., str]:
 
 def variables(source: str) -> list[str]:
     """Names that the template reads and that are free to set."""
-    environment = _environment()
+    environment = _environment(_GenerationBlocks)
     names = meta.find_undeclared_variables(environment.parse(source))
     return sorted(name for name in names if name not in _GIVEN and name not in environment.globals)
-
-
-def without_marks(text: str) -> str:
-    """The text without generation marks."""
-    return text.replace(LEARNED_START, "").replace(LEARNED_END, "")
-
-
-Messages = Sequence[Mapping[str, Any]]

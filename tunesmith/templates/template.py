@@ -24,6 +24,8 @@ class Template:
     system: str = "{{content}}"
     observation: str = ""
     """A tool's result; empty: written as a user turn."""
+    observation_separator: str = ""
+    """Written between results that follow one another, which are then one turn; empty: each is a turn of its own."""
     function: str = ""
     """An answer that calls tools; empty: written as an assistant turn."""
     prefix: str = ""

@@ -129,7 +129,8 @@ def _turns(template: Template, slots: dict[str, Slot]) -> list[str]:
         f"{{{{- {before_user} ~ {user} -}}}}{{%- set ns.waiting = '' -%}}",
         f"{{%- if answered -%}}{{{{- {_text(slots['user'].answer)} -}}}}{{%- endif -%}}",
         "{%- elif message['role'] == 'tool' -%}",
-        f"{{{{- ns.waiting ~ {_filled(slots['observation'], 'words(message)')} -}}}}{{%- set ns.waiting = '' -%}}",
+        "{{- ns.waiting -}}{%- set ns.waiting = '' -%}",
+        *_observation(template, slots["observation"]),
         f"{{%- if answered -%}}{{{{- {_text(slots['observation'].answer)} -}}}}{{%- endif -%}}",
         "{%- elif message['role'] == 'assistant' -%}",
         "{{- ns.waiting -}}{%- set ns.waiting = '' -%}",
@@ -143,6 +144,18 @@ def _turns(template: Template, slots: dict[str, Slot]) -> list[str]:
         "{%- else -%}{{- raise_exception('unknown role: ' ~ message['role']) -}}",
         "{%- endif -%}",
         "{%- endfor -%}",
+    ]
+
+
+def _observation(template: Template, slot: Slot) -> list[str]:
+    if not template.observation_separator:
+        return [f"{{{{- {_filled(slot, 'words(message)')} -}}}}"]
+    first = "not (loop.previtem is defined and loop.previtem['role'] == 'tool')"
+    more = "loop.nextitem is defined and loop.nextitem['role'] == 'tool'"
+    separator = quoted(template.observation_separator)
+    return [
+        f"{{{{- ({_text(slot.before)}) if {first} -}}}}{{{{- words(message) -}}}}",
+        f"{{{{- {separator} if {more} else ({_text(slot.after)}) -}}}}",
     ]
 
 

@@ -144,7 +144,7 @@ class NamedCalls:
     def parse(self, text: str, tools: Sequence[Tool]) -> list[Call]:
         """The calls in an answer; words before and between them are skipped."""
         calls, end = [], 0
-        start = rf"(?:^|{re.escape(self.separator)}){re.escape(self.before)}"
+        start = re.escape(self.before) or rf"(?:^|{re.escape(self.separator)})"
         pattern = re.compile(rf"{start}([\w.$:/-]+){re.escape(self.between)}(?=\s*{{)", re.MULTILINE)
         while match := pattern.search(text, end):
             found = decode(text, match.end())

@@ -27,7 +27,7 @@ class PythonCalls:
         for number, call in enumerate(calls):
             pieces += [control(", " if number else ""), data(call.name), control("(")]
             for position, (key, value) in enumerate(call.arguments.items()):
-                name = key if _KEY.fullmatch(key + "=") else dumps(key)
+                name = key if key.isidentifier() else dumps(key)
                 pieces += [control(", " if position else ""), data(name), control("="), data(dumps(value))]
             pieces.append(control(")"))
         return join([*pieces, control(self.tail)])

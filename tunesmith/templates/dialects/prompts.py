@@ -46,12 +46,14 @@ class JsonTools:
         return join([*pieces, control(self.tail)])
 
     def jinja(self, date: str) -> str:
-        """The same in Jinja; where the row's own text is shown, JSON as Python writes it."""
+        """The same in Jinja; where the row's own text is shown, `tools` as they are given."""
         head, tail = (f"{{{{- {quoted(text)} -}}}}" for text in (self.head.replace("{date}", date), self.tail))
         to_json = f"tojson(indent={self.indent})" if self.indent else "tojson"
+        if self.shape == "source":
+            return f"{head}{{{{- tools | tojson -}}}}{tail}"
         function = "(tool.function if tool.function is defined else tool)"
         shown = f"{{'type': 'function', 'function': {function}}}" if self.shape.startswith("wrapped") else function
-        if self.shape.endswith(("list", "source")):
+        if self.shape.endswith("list"):
             each = f"{{{{- ', ' if not loop.first }}}}{{{{- {shown} | {to_json} -}}}}"
             return f"{head}{{{{- '[' -}}}}{{%- for tool in tools -%}}{each}{{%- endfor -%}}{{{{- ']' -}}}}{tail}"
         before, name, rest = self.before.partition("{name}")

@@ -63,6 +63,7 @@ YOUTU = Template(
     prefix="{{bos}}",
     user="<|User|>{{content}}{{answer}}<|Assistant|>",
     observation="<tool_response>\n{{content}}\n</tool_response>{{answer}}<|Assistant|>",
+    observation_separator="\n</tool_response>\n<tool_response>\n",
     assistant="{{content}}<|end_of_text|>",
     function="{{content}}",
     stop_words=("<|end_of_text|>",),

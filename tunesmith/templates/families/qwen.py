@@ -8,6 +8,7 @@ TOOLS = replace(
     TURNS,
     observation="<|im_start|>user\n<tool_response>\n{{content}}\n</tool_response><|im_end|>\n"
     "{{answer}}<|im_start|>assistant\n",
+    observation_separator="\n</tool_response>\n<tool_response>\n",
     tool_format="qwen",
     replace_eos=True,
 )

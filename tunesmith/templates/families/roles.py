@@ -28,6 +28,7 @@ BAILING_V2 = replace(
     user="<role>HUMAN</role>{{content}}<|role_end|>{{answer}}<role>ASSISTANT</role>",
     observation="<role>OBSERVATION</role>\n<tool_response>\n{{content}}\n</tool_response><|role_end|>"
     "{{answer}}<role>ASSISTANT</role>",
+    observation_separator="\n</tool_response>\n<tool_response>\n",
     assistant="{{content}}<|role_end|>{{eos}}",
     tool_format="ling",
 )
@@ -95,6 +96,7 @@ MINIMAX2 = Template(
     system="]~b]system\n{{content}}[e~[\n",
     user="]~b]user\n{{content}}[e~[\n{{answer}}]~b]ai\n",
     observation="]~b]tool\n<response>{{content}}</response>[e~[\n{{answer}}]~b]ai\n",
+    observation_separator="</response>\n<response>",
     assistant="{{content}}[e~[\n",
     tool_format="minimax2",
     stop_words=("[e~[",),
