@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.config.load import DEBUG_VARIABLE, Loaded, load
+from tunesmith.config.load import DEBUG_VARIABLE, PARENT_VARIABLE, Loaded, load
 from tunesmith.log import OptionError
 
 NEEDED = ["--model_name_or_path", "m", "--dataset", "d"]
@@ -15,8 +15,9 @@ NEEDED = ["--model_name_or_path", "m", "--dataset", "d"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: empty, so that no name is a file by chance."""
     monkeypatch.chdir(tmp_path)
-    for name in ("LOCAL_RANK", "RANK", DEBUG_VARIABLE):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("LOCAL_RANK", "RANK", PARENT_VARIABLE, DEBUG_VARIABLE):
+        monkeypatch.setenv(name, "")  # so that what a test sets is gone after it
+        monkeypatch.delenv(name)
     return tmp_path
 
 

@@ -14,16 +14,16 @@ from tunesmith.log import OptionError
 
 SAMPLES = {bool: "true", int: "3", float: "0.5", str: "word"}
 GUIDE_NAMES = (
-    "stage do_train model_name_or_path preprocessing_num_workers finetuning_type template flash_attn dataset_dir dataset "
-    "cutoff_len learning_rate num_train_epochs num_epochs max_samples per_device_train_batch_size batch_size "
+    "stage do_train model_name_or_path preprocessing_num_workers finetuning_type template flash_attn dataset_dir "
+    "dataset cutoff_len learning_rate num_train_epochs num_epochs max_samples per_device_train_batch_size batch_size "
     "gradient_accumulation_steps lr_scheduler_type max_grad_norm logging_steps save_steps warmup_steps warmup_ratio "
     "packing neat_packing report_to output_dir bf16 fp16 fp32 fp8 pure_bf16 plot_loss trust_remote_code ddp_timeout "
     "include_num_input_tokens_seen optim lora_rank lora_alpha lora_dropout lora_target save_best_model "
     "resume_from_checkpoint save_format data_augmentation weight_decay dropout_rate gradient_checkpointing "
     "disable_gradient_checkpointing local_rank eval_steps eval_ratio val_size metrics debug log_dir logging_dir "
-    "disable_progress_bar disable_tqdm lora_init lora_modules lora_learning_rate prompt_template template_args max_steps "
-    "seed deterministic disable_cache overwrite_cache overflow sample_strategy global_batch_size overwrite_output_dir "
-    "eval_dataset metric_for_best_model use_modelscope"
+    "disable_progress_bar disable_tqdm lora_init lora_modules lora_learning_rate prompt_template template_args "
+    "max_steps seed deterministic disable_cache overwrite_cache overflow sample_strategy global_batch_size "
+    "overwrite_output_dir eval_dataset metric_for_best_model use_modelscope"
 )
 
 

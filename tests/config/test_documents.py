@@ -38,7 +38,8 @@ YAML_WRONG = [
     ("lora_target: []\n", "1: lora_target: is an empty list"),
     ('run_name: "a\\0b"\n', "1: run_name: holds a NUL character"),
     ("placeholders: [a]\n", "1: placeholders: must be a mapping, got ['a']"),
-    ("metrics: [loss, acuracy]\n", "1: metrics: each must be one of loss, ppl, accuracy, exact_match, f1, rouge, bleu, got "
+    ("metrics: [loss, acuracy]\n",
+     "1: metrics: each must be one of loss, ppl, accuracy, exact_match, f1, rouge, bleu, got "
      "'acuracy'; did you mean 'accuracy'?"),
     ("num_epochs: 5\nnum_train_epochs: 3\n",
      "2: num_train_epochs 3 contradicts num_epochs 5 in line 1; both set num_train_epochs"),
@@ -72,7 +73,8 @@ JSON_WRONG = [
     ('{"seed": 1,\n "learning_rte": 2}', ["x.json:2: unknown option 'learning_rte'; did you mean 'learning_rate'?"]),
     ('{"seed": 1,\n\n "seed": 2}', ["x.json:3: 'seed' is given twice, first in line 1"]),
     ('{"augment": {"seed": [{"seed": 1}]},\n "run_name": ":{",\n "seed": "8"}',
-     ["x.json:1: augment: not built yet", "x.json:3: seed: must be a whole number, got the text '8'; remove the quotes"]),
+     ["x.json:1: augment: not built yet",
+      "x.json:3: seed: must be a whole number, got the text '8'; remove the quotes"]),
     ('{"seed": 1,\n}', ["x.json:2: not valid JSON: Expecting property name enclosed in double quotes"]),
     ("[]", ['x.json:1: must hold {"option": value, ...}']),
     ("[" * 99999, ["x.json:1: it is nested too deeply"]),

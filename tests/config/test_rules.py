@@ -1,4 +1,4 @@
-"""What may not go together is refused, naming both options; what has no effect is said; nothing is ignored in silence."""
+"""What may not go together is refused, naming both; what has no effect is said; nothing is ignored in silence."""
 
 import pytest
 
@@ -20,16 +20,19 @@ ERRORS = [
     (["--save_steps", "1.5"], "--save_steps: must be a whole number of steps, or a fraction below 1, got 1.5"),
     (["--val_size", "1.5"], "--val_size: must be a whole number of rows, or a fraction below 1, got 1.5"),
     (["--optim", "adamw_8bit"], "--optim: adamw_8bit is not built yet"),
-    (["--optim", "lbfgs"], "--optim: unknown optimizer 'lbfgs'; allowed: adamw_torch, adamw_torch_fused, adamw, adam, adamax, "
-     "nadam, radam, adafactor, adagrad, adadelta, rmsprop, rprop, asgd, sgd"),
-    (["--lr_scheduler_type", "cosin"], "--lr_scheduler_type: unknown schedule 'cosin'; did you mean 'cosine'? allowed: linear, "
+    (["--optim", "lbfgs"], "--optim: unknown optimizer 'lbfgs'; allowed: adamw_torch, adamw_torch_fused, adamw, adam, "
+     "adamax, nadam, radam, adafactor, adagrad, adadelta, rmsprop, rprop, asgd, sgd"),
+    (["--lr_scheduler_type", "cosin"],
+     "--lr_scheduler_type: unknown schedule 'cosin'; did you mean 'cosine'? allowed: linear, "
      "cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
      "cosine_with_min_lr, cosine_warmup_with_min_lr, warmup_stable_decay, greedy"),
     (["--template", "jinja:none.jinja"], "--template: there is no file 'none.jinja'"),
     (["--template", "custom"], "--template: custom needs template_args"),
-    (["--report_to", "http://localhost:5000"], "--report_to: takes trackers' names, not the address 'http://localhost:5000'; set "
+    (["--report_to", "http://localhost:5000"],
+     "--report_to: takes trackers' names, not the address 'http://localhost:5000'; set "
      "MLFLOW_TRACKING_URI or WANDB_BASE_URL in the environment and write mlflow or wandb"),
-    (["--report_to", "wandbb"], "--report_to: unknown tracker 'wandbb'; did you mean 'wandb'? allowed: none, tensorboard, "
+    (["--report_to", "wandbb"],
+     "--report_to: unknown tracker 'wandbb'; did you mean 'wandb'? allowed: none, tensorboard, "
      "wandb, mlflow, swanlab, trackio"),
     (["--report_to", "none,wandb"], "--report_to: none can't stand beside other trackers"),
     (["--metrics", "loss,rouge"], "--metrics: rouge: not built yet"),
@@ -49,9 +52,10 @@ REMARKS = [
     (["--eval_steps", "5", "--val_size", "9", "--eval_strategy", "epoch"],
      "warning: eval_steps: has no effect with eval_strategy epoch"),
     (["--save_strategy", "epoch", "--save_steps", "5"], "warning: save_steps: has no effect with save_strategy epoch"),
+    (["--overwrite_cache"], "warning: overwrite_cache: has no effect: data is prepared anew for every run so far"),
     (["--pissa_iter", "4"], "warning: pissa_iter: has no effect unless lora_init is pissa"),
-    (["--lora_init", "zero"], "note: lora_init: zero means that step 0 is the base model; the first matrix starts as kaiming, "
-     "since both at zero never learn"),
+    (["--lora_init", "zero"], "note: lora_init: step 0 is the base model; the first matrix starts as kaiming, "
+     "since both at zero would never learn"),
     (["--local_rank", "3"], "note: local_rank: 3 is ignored: no launcher started this process"),
     (["--ddp_timeout", "180000000"],
      "note: ddp_timeout: 180000000 seconds are 2083 days; a stuck process would be noticed only then"),
@@ -84,6 +88,12 @@ def test_what_is_remarked(loaded, capsys, words, line):
 @pytest.mark.parametrize("words", SILENT)
 def test_what_needs_no_word(loaded, capsys, words):
     loaded(*words)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_worker_does_not_repeat_its_parent(loaded, capsys, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_PARENT", "1")
+    loaded("--local_rank", "3")
     assert capsys.readouterr().err == ""
 
 

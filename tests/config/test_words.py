@@ -66,8 +66,8 @@ WRONG = [
     (["--prompt", "--plot_loss"], "--prompt: needs a value; write --prompt=... for text that begins with dashes"),
     (["--seed="], "--seed: is empty; write a value"),
     (["--output_dir", ""], "--output_dir: is empty; write a value"),
-    (["--eval_dataset", "a,,b"],
-     "--eval_dataset: must be a list, or text with commas, got 'a,,b'; there is nothing before or after one of its commas"),
+    (["--eval_dataset", "a,,b"], "--eval_dataset: must be a list, or text with commas, got 'a,,b'; there is nothing "
+     "before or after one of its commas"),
     (["--seed", "8.0"], "--seed: must be a whole number, got '8.0'; write 8"),
     (["--seed", "1e3"], "--seed: must be a whole number, got '1e3'; write 1000"),
     (["--seed", "1.5"], "--seed: must be a whole number, got '1.5'"),

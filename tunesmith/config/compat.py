@@ -94,8 +94,8 @@ RESPELLED: dict[str, dict[str, Any]] = {
 """Option -> values other programs use, and ours for them."""
 
 PATHS = (
-    "adapter_name_or_path", "cache_dir", "dataset", "dataset_dir", "eval_dataset", "export_dir", "logging_dir", "media_dir",
-    "model_name_or_path", "output_dir", "resume_from_checkpoint", "tokenized_path",
+    "adapter_name_or_path", "cache_dir", "dataset", "dataset_dir", "eval_dataset", "export_dir", "logging_dir",
+    "media_dir", "model_name_or_path", "output_dir", "resume_from_checkpoint", "tokenized_path",
 )  # fmt: skip
 """Options in which a backslash separates folders."""
 

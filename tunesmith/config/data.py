@@ -9,8 +9,8 @@ from tunesmith.config.section import Count, Mapping, NonNegativeFloat, Positive,
 
 class DataConfig(Section):
     dataset: list[str] = []
-    """Training data, comma-separated: names of `dataset_info.json`, file paths, `hf:NAME` or `ms:NAME`. `name#100` takes
-    100 rows of one."""
+    """Training data, comma-separated: names of `dataset_info.json`, file paths, `hf:NAME` or `ms:NAME`. `name#100`
+    takes 100 rows of one."""
 
     eval_dataset: list[str] = []
     """Evaluation data, written like `dataset`."""
@@ -94,7 +94,7 @@ class DataConfig(Section):
     """How rows become micro-batches: as they come, rows of like length together, or as many as fit into a number of
     tokens."""
 
-    preprocessing_num_workers: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    preprocessing_num_workers: Positive | Literal["auto"] | None = None
     """Processes that prepare the data, at most one per core. 1 prepares in the main process."""
 
     preprocessing_batch_size: Positive = 1000

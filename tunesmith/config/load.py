@@ -25,6 +25,10 @@ POSITIONAL = {"chat": "model_name_or_path"}
 """Command -> the option that a word without a name stands for."""
 
 DEBUG_VARIABLE = "TUNESMITH_DEBUG"
+"""Set to 1 when tracebacks are wanted, also for processes that are started later."""
+
+PARENT_VARIABLE = "TUNESMITH_PARENT"
+"""Set in a worker process, whose parent has read the same options and said every remark."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def load(arguments: list[str], command: str) -> Loaded:
     given = frozenset(values)
     findings = [one for one in rules.check(config, given, command) if not bad.intersection(one.options)]
     _report(problems, findings, values)
-    problems.tell()
+    problems.tell(quiet=PARENT_VARIABLE in os.environ)
     os.environ |= environment
     if config.train.debug:
         os.environ[DEBUG_VARIABLE] = "1"

@@ -12,7 +12,8 @@ class OptimConfig(Section):
     """Optimizer, by torch's or Transformers' name; case does not matter. `tunesmith explain optim` lists them."""
 
     optim_args: Mapping = {}
-    """Further arguments of the optimizer, as a mapping, JSON or `key=value,key=value`, such as `momentum=0.9` for SGD."""
+    """Further arguments of the optimizer, as a mapping, JSON or `key=value,key=value`, such as `momentum=0.9` for
+    SGD."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 5e-5
     """Peak learning rate, reached at the end of warmup. LoRA usually wants 1e-4 to 5e-4, full tuning 5e-6 to 5e-5."""

@@ -38,16 +38,24 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
 """Option -> its values that are not built yet."""
 
 NOT_BUILT_AT_ALL = (
-    "streaming", "interleave_probs", "eval_on_each_dataset", "tokenized_path", "data_augmentation", "augment", "rope_scaling",
-    "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens", "add_special_tokens",
-    "oft_rank", "lora_learning_rate", "neftune_noise_alpha", "label_smoothing_factor", "loss", "do_predict",
-    "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model", "export_dir", "export_size",
-    "export_device", "export_legacy_format", "export_quantization_bit", "export_quantization_dataset",
-    "export_hub_model_id",
+    "streaming", "interleave_probs", "eval_on_each_dataset", "tokenized_path", "data_augmentation", "augment",
+    "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
+    "add_special_tokens", "oft_rank", "lora_learning_rate", "neftune_noise_alpha", "label_smoothing_factor", "loss",
+    "do_predict", "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model",
+    "export_dir", "export_size", "export_device", "export_legacy_format", "export_quantization_bit",
+    "export_quantization_dataset", "export_hub_model_id",
 )  # fmt: skip
 """Options of which only the default is built."""
 
 NOT_BUILT_IN_LISTS: dict[str, tuple[str, ...]] = {"metrics": ("accuracy", "exact_match", "f1", "rouge", "bleu")}
+
+NO_EFFECT_YET = {
+    "media_dir": "images, audio and video are not built yet",
+    "overwrite_cache": "data is prepared anew for every run so far",
+    "disable_cache": "data is prepared anew for every run so far",
+    "dataloader_num_workers": "batches are built in the main process so far",
+}
+"""Option -> why writing it changes nothing yet, neither the result nor what is kept."""
 
 NEEDS = {"train": ("model_name_or_path", "dataset"), "chat": ("model_name_or_path",)}
 """Command -> options it can't do without."""
@@ -108,6 +116,13 @@ def not_built(asked: Asked) -> Iterator[Finding]:
     for name, values in NOT_BUILT_IN_LISTS.items():
         if unready := [value for value in asked.flat[name] if value in values]:
             yield Finding("error", (name,), f"{', '.join(unready)}: not built yet")
+
+
+def no_effect_yet(asked: Asked) -> Iterator[Finding]:
+    """What is harmless without being built is accepted, and said."""
+    for name, reason in NO_EFFECT_YET.items():
+        if asked.wrote(name):
+            yield Finding("warning", (name,), f"has no effect: {reason}")
 
 
 def needed(asked: Asked) -> Iterator[Finding]:
@@ -242,7 +257,7 @@ def options_of_one_value(asked: Asked) -> Iterator[Finding]:
 def identity_start(asked: Asked) -> Iterator[Finding]:
     """With both matrices zero neither would ever get a gradient."""
     if asked.config.tuning.lora_init == "zero" and "lora_init" in asked.given:
-        text = "zero means that step 0 is the base model; the first matrix starts as kaiming, since both at zero never learn"
+        text = "step 0 is the base model; the first matrix starts as kaiming, since both at zero would never learn"
         yield Finding("note", ("lora_init",), text)
 
 
@@ -308,6 +323,7 @@ def _yaml(value: Any) -> str:
 
 RULES: tuple[Rule, ...] = (
     not_built,
+    no_effect_yet,
     needed,
     names_of_the_catalog,
     template_name,

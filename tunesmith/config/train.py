@@ -28,7 +28,8 @@ class TrainConfig(Section):
     """Start anew in a folder that holds a run; what that run wrote is removed first."""
 
     resume_from_checkpoint: str | bool | None = None
-    """Checkpoint to go on from: a path, or `auto` or true for the last whole one in `output_dir`. False never goes on."""
+    """Checkpoint to go on from: a path, or `auto` or true for the last whole one in `output_dir`. False never goes
+    on."""
 
     resume_anyway: bool = False
     """Go on from a checkpoint although data or options that shape training changed."""
@@ -36,7 +37,7 @@ class TrainConfig(Section):
     num_train_epochs: PositiveFloat = 3.0
     """Passes over the data; may be a fraction."""
 
-    max_steps: Annotated[int, Field(ge=-1)] | None = None
+    max_steps: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     """Optimizer steps; wins over epochs. Null or -1: off."""
 
     per_device_train_batch_size: Positive = 8
@@ -123,7 +124,7 @@ class TrainConfig(Section):
     debug: bool = False
     """Log more, show the first rows, and show tracebacks."""
 
-    ddp_timeout: Annotated[int, Field(ge=1)] = 1800
+    ddp_timeout: Positive = 1800
     """Seconds after which processes that wait for another give up."""
 
     local_rank: Annotated[int, Field(ge=-1)] | None = None

@@ -21,8 +21,8 @@ class TuningConfig(Section):
     """Dropout before LoRA's first matrix, in training only."""
 
     lora_target: list[str] = ["all"]
-    """Layers that get LoRA: `all` linear ones but the head, `attention`, `feedforward`, layer names, comma-separated, or
-    one regular expression for whole names."""
+    """Layers that get LoRA: `all` linear ones but the head, `attention`, `feedforward`, layer names, comma-separated,
+    or one regular expression for whole names."""
 
     lora_init: Literal["kaiming", "normal", "gaussian", "zero", "orthogonal", "pissa", "olora", "loftq"] = "kaiming"
     """How LoRA's first matrix starts. The second is zero, so step 0 is the base model."""

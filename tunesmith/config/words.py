@@ -1,6 +1,7 @@
 """The words of a command -> options as written, and the words that are none.  Knows the grammar of the command line:
 
-`--name value`, `--name=value`, `name=value`, `--flag`, `--flag False`, `--no-flag`, `--list a b`; dashes or underscores.
+`--name value`, `--name=value`, `name=value`, `--flag`, `--flag False`, `--no-flag`, `--list a b`; dashes are
+underscores.
 """
 
 import os

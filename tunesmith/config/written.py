@@ -75,9 +75,9 @@ class Problems:
         """Keep a line for `teller`, which is log.note or log.warn."""
         self._remarks.append((teller, subject, text))
 
-    def tell(self) -> None:
-        """ConfigError with every problem if there is any; otherwise say the remarks, each once."""
+    def tell(self, quiet: bool = False) -> None:
+        """ConfigError with every problem if there is any; otherwise say the remarks, each once, unless `quiet`."""
         if self._found:
             raise ConfigError(*(text for _, text in sorted(self._found, key=lambda found: found[0])))
-        for teller, subject, text in dict.fromkeys(self._remarks):
+        for teller, subject, text in () if quiet else dict.fromkeys(self._remarks):
             teller(subject, text)

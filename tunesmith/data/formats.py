@@ -57,7 +57,7 @@ class Reader:
 
 
 def alpaca(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
-    """An alpaca row: instruction, input, output, and a history of pairs.  Its turns and system prompt; raises Unusable."""
+    """An alpaca row: instruction, input, output, history.  Its turns and system prompt; raises Unusable."""
     turns: list[_Turn] = []
     for pair in _listed(values.get(columns.history) if columns.history else None, columns.history):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
@@ -96,7 +96,7 @@ def sharegpt(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn],
 
 
 def openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
-    """A row of messages with `role` and `content`, as OpenAI has them.  Its turns and system prompt; raises Unusable."""
+    """OpenAI's messages: `role` and `content`.  Its turns and system prompt; raises Unusable."""
     roles: dict[Any, Role] = {
         tags.user_tag: "user",
         tags.assistant_tag: "assistant",
