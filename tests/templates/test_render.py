@@ -61,14 +61,14 @@ def test_the_template_s_words_do_not_depend_on_the_row_s(name: str, conversation
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(NAMES), conversations(), st.sampled_from([True, False, None]))
 def test_the_model_is_asked_as_it_is_trained(name: str, conversation: Conversation, enable: bool | None) -> None:
-    assert asks_otherwise(form(name, enable_thinking=enable), conversation) is None
+    assert asks_otherwise(form(name, enable_thinking=enable), conversation, allow_empty_thought=False) is None
 
 
 @pytest.mark.parametrize("case", ORDINARY)
 @pytest.mark.parametrize("name", NAMES)
 def test_ordinary_rows_are_asked_as_they_are_trained(name: str, case: str) -> None:
     for enable in (True, False, None):
-        assert asks_otherwise(form(name, enable_thinking=enable), ORDINARY[case]) is None
+        assert asks_otherwise(form(name, enable_thinking=enable), ORDINARY[case], allow_empty_thought=False) is None
 
 
 @pytest.mark.parametrize("name", NAMES)

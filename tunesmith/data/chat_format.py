@@ -31,5 +31,5 @@ def _words(tokenizer: "PreTrainedTokenizerBase") -> TokenizerWords:
     return TokenizerWords(
         chat_template=tokenizer.chat_template,
         tokens=tokenizer.special_tokens_map,
-        special=tokenizer.all_special_tokens,
+        special=[token.content for token in tokenizer.added_tokens_decoder.values() if token.special],
     )

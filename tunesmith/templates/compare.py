@@ -1,11 +1,39 @@
 """Where two ways to write a conversation differ, and whether one way asks as it trains.  Knows no template."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tunesmith.log import DataError
-from tunesmith.templates.conversation import ChatFormat, Conversation, Span
+from tunesmith.templates.conversation import ChatFormat, Conversation, Message, Span
 
 _BEFORE, _AFTER = 30, 60
+_EMPTY_THOUGHT = re.compile(r"\s*(?:<think>\s*)?</think>\s*")
+
+PROBES = (
+    Conversation([Message("user", "Hi"), Message("assistant", "Hello.")], where="a plain conversation"),
+    Conversation(
+        [Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Bye"), Message("assistant", "Bye!")],
+        system="Be brief.",
+        where="a conversation of two turns with a system prompt",
+    ),
+    Conversation(
+        [Message("user", "2+2?"), Message("assistant", "<think>\nTwo and two.\n</think>\n\n4")],
+        where="a conversation with a thought",
+    ),
+    Conversation(
+        [
+            Message("user", "Weather in Oslo?"),
+            Message("function", '{"name": "get_weather", "arguments": {"city": "Oslo"}}'),
+            Message("observation", '{"temp_c": -3}'),
+            Message("assistant", "Cold."),
+        ],
+        tools='[{"name": "get_weather", "description": "Weather of a city", "parameters": {"type": "object", '
+        '"properties": {"city": {"type": "string", "description": "City name"}}, "required": ["city"]}}]',
+        where="a conversation with a tool",
+    ),
+)
+"""Conversations to try a format on before a run, whatever its data is like."""
 
 
 def written(spans: Sequence[Span], tokens: Mapping[str, str]) -> str:
@@ -34,20 +62,21 @@ def _text(form: ChatFormat, conversation: Conversation, tokens: Mapping[str, str
         return f"(refused: {reason})"
 
 
-def asks_otherwise(form: ChatFormat, conversation: Conversation) -> tuple[str, str] | None:
+def asks_otherwise(
+    form: ChatFormat, conversation: Conversation, *, allow_empty_thought: bool = True
+) -> tuple[str, str] | None:
     """For the first answer that the model would be asked for with other words than it is trained behind: the text
-    before the answer in training, and the prompt.  None when all agree."""
+    before the answer in training, and the prompt.  None when all agree.
+
+    `allow_empty_thought`: training may put an unlearned empty thought behind the prompt, for an answer without one.
+    """
     before = ""
     for span in form.render(conversation):
         if span.learned:
-            asked = Conversation(
-                conversation.messages[: span.message],
-                conversation.system,
-                conversation.tools,
-                thinking=conversation.thinking,
-            )
+            asked = replace(conversation, messages=conversation.messages[: span.message])
             prompt = "".join(part.text for part in form.prompt(asked))
-            if prompt != before:
+            added = before.removeprefix(prompt) if before.startswith(prompt) else None
+            if added != "" and not (allow_empty_thought and added and _EMPTY_THOUGHT.fullmatch(added)):
                 return before, prompt
         before += span.text
     return None

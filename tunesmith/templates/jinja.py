@@ -62,7 +62,9 @@ class JinjaFormat:
 
     def prompt(self, conversation: Conversation) -> list[Span]:
         """Spans up to where the model is to answer, none learned: the text that the template itself gives."""
-        return self._with_stand_ins(lambda special: _Row(self, conversation, special).prompt_spans(), conversation)
+        return self._with_stand_ins(
+            lambda special: _Row(self, conversation, special, prompt=True).prompt_spans(), conversation
+        )
 
     def chat_template(self) -> str:
         """The template itself."""
@@ -76,8 +78,8 @@ class JinjaFormat:
             suffix = row.ending(1, row.text())
         except (Refused, DataError):
             return ()
-        known = re.compile("|".join(map(re.escape, self.special))) if self.special else _TOKEN
-        found = known.search(suffix)
+        known = re.compile("|".join(map(re.escape, self.special)) or r"(?!)")
+        found = known.search(suffix) or _TOKEN.search(suffix)
         return (found[0],) if found and found[0] != self.tokens.get("eos_token") else ()
 
     @cached_property
@@ -164,15 +166,16 @@ class _Row:
         only_special: bool,
         *,
         style: Style | None = None,
+        prompt: bool = False,
         asks: bool = False,
     ):
-        """`asks`: the row is a prompt; the answer that it asks for is a turn of its own, at the end."""
+        """`prompt`: all its answers are history; `asks`: the answer that it asks for is a turn of its own, at the end."""
         self.form, self.asks, self.only_special = form, asks, only_special
         system, turns = conversation.system, list(conversation.messages)
         self.first = 0
         if system is None and turns and turns[0].role == "system":
             system, turns, self.first = turns[0].content, turns[1:], 1
-        turns = _with_thoughts(turns, form.policy(conversation), history_only=asks)
+        turns = _with_thoughts(turns, form.policy(conversation), history_only=prompt)
         self.turns = [*turns, Message("assistant", "")] if asks else turns
         self.where = conversation.where
         self.plain = replace(conversation, messages=turns, system=form.default_system if system is None else system)
@@ -236,7 +239,7 @@ class _Row:
         plain = as_chat(self.plain, self.style)
         wanted = self.form.made(plain.messages, plain.tools, prompt=True)
         try:
-            asking = _Row(self.form, self.plain, self.only_special, style=self.style, asks=True)
+            asking = _Row(self.form, self.plain, self.only_special, style=self.style, prompt=True, asks=True)
             spans = [replace(span, learned=False) for span in asking.spans()[:-1]]
             if "".join(span.text for span in spans) == wanted:
                 return spans

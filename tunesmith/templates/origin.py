@@ -25,10 +25,10 @@ class Origins:
     """The characters that stand for a row's own."""
 
     def __init__(self, special: Sequence[str] = (), *, only_special: bool = False):
-        """`only_special`: follow nothing but the special tokens in the words (without any known: what looks like markup);
-        for templates that look into the words."""
-        tokens = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
-        self._special = re.compile(f"{_PRIVATE}|{tokens or _MARKUP}")
+        """`only_special`: follow nothing but special tokens and what looks like one; for templates that look into the
+        words."""
+        tokens = [re.escape(token) for token in sorted(special, key=len, reverse=True)]
+        self._special = re.compile("|".join([*tokens, _PRIVATE, _MARKUP]))
         self._only_special = only_special
         self._stand_ins: dict[tuple[int, str], str] = {}
         self._own: dict[int, str] = {}
