@@ -125,6 +125,20 @@ def test_text_that_the_output_cannot_hold_is_no_error():
     assert result.returncode == 2 and b"Traceback" not in result.stderr and rb"\xf6ptim" in result.stderr
 
 
+def test_an_answer_that_the_output_cannot_hold_is_still_told():
+    code = "import tunesmith.cli as c; c._function = lambda name: lambda words: print('Zoë') or 0; c.main(['train'])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert result.stdout.rstrip() == rb"Zo\xeb"
+
+
+def test_a_file_in_the_place_of_a_command(capsys, tmp_path):
+    (tmp_path / "x.yaml").touch()
+    assert cli.main([str(tmp_path / "x.yaml")]) == 2
+    assert "the command comes first, such as `tunesmith train FILE`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", completion.SHELLS)
 def test_completion_knows_commands_options_and_values(shell):
     script = completion.script(shell, list(cli.COMMANDS))
@@ -148,7 +162,7 @@ def test_completion_in_bash_completes(tmp_path):
 def test_env_names_what_is_missing_and_how_to_get_it(capsys, repo):
     assert environment.env_command([]) == 0
     text = capsys.readouterr().out
-    assert f"tunesmith:       {__version__}\n" in text and "torch:" in text and "cores:" in text
+    assert f"tunesmith:         {__version__}\n" in text and "torch:" in text and "cores:" in text
     extras = tomllib.loads((repo / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(environment.EXTRAS) == set(extras) - {"dev"}
     assert all(any(need.startswith(environment.EXTRAS[name]) for need in extras[name]) for name in environment.EXTRAS)

@@ -4,8 +4,10 @@ A command takes its words and returns the process's exit code.  Options are no b
 them, so that a typing error costs a tenth of a second and no torch.
 """
 
+import io
 import os
 import sys
+from collections.abc import Callable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": (
@@ -33,6 +35,9 @@ INTERRUPTED, BROKEN_PIPE, INTERNAL_ERROR, WRONG_USE = 130, 141, 1, 2
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for an unknown command, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -54,22 +59,13 @@ def _run(arguments: list[str]) -> int:
         command, words = "help", [command]
     try:
         return _function(command)(words)
-    except ValueError as problem:
-        from tunesmith import log
-
-        if not isinstance(problem, log.TunesmithError):
-            return _internal(problem, words)
-        if _shows_tracebacks(words):
-            _print_traceback()
-        log.error(str(problem))
-        return problem.exit_code
-    except (KeyboardInterrupt, BrokenPipeError):
+    except BrokenPipeError:
         raise
     except Exception as problem:
-        return _internal(problem, words)
+        return _failure(problem, words)
 
 
-def _function(command: str):  # type: ignore[no-untyped-def]
+def _function(command: str) -> Callable[[list[str]], int]:
     import importlib
 
     module, _, name = COMMANDS[command][0].partition(":")
@@ -79,33 +75,28 @@ def _function(command: str):  # type: ignore[no-untyped-def]
 def _unknown(command: str) -> int:
     from tunesmith.catalog import did_you_mean
 
-    known = ", ".join(COMMANDS)
-    more = "; the file's command comes first, such as `tunesmith train FILE`" if os.path.exists(command) else ""
-    print(f"unknown command '{command}'{did_you_mean(command, COMMANDS)}{more}", file=sys.stderr)
-    print(f"commands: {known}", file=sys.stderr)
+    more = "; the command comes first, such as `tunesmith train FILE`" if os.path.exists(command) else ""
+    print(f"unknown command '{command}'{more or did_you_mean(command, COMMANDS)}", file=sys.stderr)
+    print(f"commands: {', '.join(COMMANDS)}", file=sys.stderr)
     return WRONG_USE
 
 
-def _shows_tracebacks(words: list[str]) -> bool:
+def _failure(problem: Exception, words: list[str]) -> int:
+    """Say what went wrong in a sentence; where, only on request.  Returns the exit code."""
+    from tunesmith import log
     from tunesmith.config.load import DEBUG_VARIABLE
 
-    return os.environ.get(DEBUG_VARIABLE) == "1" or "--debug" in words
+    tells_all = os.environ.get(DEBUG_VARIABLE) == "1" or "--debug" in words
+    if tells_all:
+        import traceback
 
-
-def _print_traceback() -> None:
-    import traceback
-
-    traceback.print_exc()
-
-
-def _internal(problem: Exception, words: list[str]) -> int:
-    """A failure that is a fault of this program, in one line; all of it on request."""
-    if _shows_tracebacks(words):
-        _print_traceback()
-    else:
-        text = " ".join(str(problem).split())
-        where = "add --debug to see where"
-        print(f"internal error: {type(problem).__name__}: {text[:500]} ({where})", file=sys.stderr)
+        traceback.print_exc()
+    if isinstance(problem, log.TunesmithError):
+        log.error(str(problem))
+        return problem.exit_code
+    if not tells_all:
+        text = " ".join(str(problem).split())[:500]
+        print(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)", file=sys.stderr)
     return INTERNAL_ERROR
 
 

@@ -12,7 +12,7 @@ LIBRARIES = (
     "torch", "transformers", "tokenizers", "peft", "accelerate", "datasets", "safetensors", "numpy", "pydantic",
     "ruamel.yaml", "flash-attn",
 )  # fmt: skip
-WIDTH = 16
+WIDTH = 18
 
 
 def env_command(words: list[str]) -> int:

@@ -59,6 +59,7 @@ YAML_RIGHT = [
     ("optim_args: {momentum: 0.9}\n", "optim_args", {"momentum": 0.9}),
     ("optim_args: '{\"momentum\": 0.9}'\n", "optim_args", {"momentum": 0.9}),
     ("optim_args:\n  betas: &b [1, 2]\n  more: *b\n", "optim_args", {"betas": [1, 2], "more": [1, 2]}),
+    ("seed: &a 1\nlora_rank: &a 2\ndata_seed: *a\n", "data_seed", 2),
     ("run_name: 2025-03-26\n", "run_name", "2025-03-26"),
     ("save_strategy: no\n", "save_strategy", "no"),
     ("max_steps: null\n", "max_steps", None),

@@ -278,6 +278,19 @@ def test_any_bytes_as_a_file_give_a_config_or_one_line_per_problem(content, name
     _never_a_traceback([name])
 
 
+SCALARS = st.sampled_from(
+    ["", "~", "yes", ".inf", "-.nan", "0x" + "f" * 999, "2025-03-26", "[1, [a]]", "{a: {b: 1}}", "|\n  x", "!!binary eA==",
+     "&a b", "'", "9" * 400, "1e999", "-0", "true", "[]", "{}", "\t", "0o17", "=", "<<"]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from([*fields(), *compat.SWITCHES, *compat.RATIOS]), SCALARS | st.text(max_size=9))))
+def test_any_value_in_a_file_gives_a_config_or_one_line_per_problem(lines):
+    Path("x.yaml").write_bytes("\n".join(f"{name}: {value}" for name, value in lines).encode())
+    _never_a_traceback(["x.yaml"])
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(["--", "–", "-", ""]), min_size=1, max_size=4), st.data())
 def test_any_words_give_a_config_or_one_line_per_problem(dashes, data):

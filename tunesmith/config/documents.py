@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 def read_yaml(text: str, source: Path, layer: int, problems: Problems) -> list[Written]:
     """The options of a YAML file, in its order."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 
     yaml = YAML(typ="safe", pure=True)
     try:
-        root = yaml.compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it; the last one counts
+            root = yaml.compose(text)
         return list(_options(root, yaml, source, layer, problems))
     except MarkedYAMLError as problem:
         # A quote that is never closed is found at the end of the file; where it opens is worth more.
