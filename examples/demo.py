@@ -33,7 +33,9 @@ def main() -> int:
     run = REPOSITORY / "saves" / "demo" / "lora" / f"train_{time.strftime('%Y-%m-%d-%H-%M-%S')}"
     told = json.dumps({"name": NAME, "author": AUTHOR})
     heading(f"Tuning it with LoRA on data/identity.json: its name is {NAME}, made by {AUTHOR}")
-    tunesmith("train", STEPS / "identity.yaml", f"model_name_or_path={base}", f"output_dir={run}", f"placeholders={told}")
+    tunesmith(
+        "train", STEPS / "identity.yaml", f"model_name_or_path={base}", f"output_dir={run}", f"placeholders={told}"
+    )
     heading("Asking the same questions before and after")
     before, after = answers(base), answers(run)
     for question, was, now in zip(QUESTIONS, before, after, strict=True):
@@ -41,7 +43,9 @@ def main() -> int:
     where = run.relative_to(REPOSITORY)
     heading(f"Done in {time.monotonic() - began:.0f} s")
     print(f"  loss picture  {where}/training_loss.png\n  adapter       {where}/adapter_model.safetensors")
-    print(f"  log           {where}/trainer_log.jsonl\n\nNext, talk to it yourself:\n  .venv/bin/tunesmith chat {where}")
+    print(
+        f"  log           {where}/trainer_log.jsonl\n\nNext, talk to it yourself:\n  .venv/bin/tunesmith chat {where}"
+    )
     if not all(NAME in answer for answer in after):
         print(f"\nIt should have said {NAME} each time and did not.", file=sys.stderr)
         return 1
@@ -73,10 +77,10 @@ def base_model() -> Path:
 
 
 def blank(folder: Path) -> None:
-    """Write a Qwen2-shaped model of about 3 million random weights and a tokenizer trained on the texts in `data/`."""
+    """Write a Llama-shaped model of about 2.4 million random weights and a tokenizer trained on the texts in `data/`."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -90,10 +94,13 @@ def blank(folder: Path) -> None:
     )
     bpe.train_from_iterator([(DATA / name).read_text(encoding="utf-8") for name in CORPUS[:3]], trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
     )
     torch.manual_seed(42)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
         intermediate_size=512,
@@ -106,7 +113,7 @@ def blank(folder: Path) -> None:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

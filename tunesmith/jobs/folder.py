@@ -5,7 +5,9 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -240,6 +242,15 @@ def _write_config(folder: Path, cfg: Config, origins: Mapping[str, str]) -> None
     files.write_beside(folder / CONFIG, "\n".join(lines) + "\n")
 
 
+def _commit() -> str | None:
+    """The git commit of the working directory, when it is in a repository and git is installed."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    asked = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False)
+    return asked.stdout.strip() or None
+
+
 def _who_runs(cfg: Config) -> dict[str, Any]:
     libraries = ("tunesmith", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
     versions = {}
@@ -250,6 +261,7 @@ def _who_runs(cfg: Config) -> dict[str, Any]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": now(),
+        "commit": _commit(),
         "python": sys.version.split()[0],
         "versions": versions,
         "options": shaping.options(cfg),

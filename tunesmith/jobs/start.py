@@ -20,6 +20,8 @@ def train_command(arguments: list[str]) -> int:
     count = _process_count(loaded)
     if count > 1 and not processes.is_worker():
         return processes.launch(count, arguments)
+    # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # By name: jobs is a floor below the trainer, and a wrong option must not cost the import of torch.
     return importlib.import_module("tunesmith.train.run").run(loaded)
 

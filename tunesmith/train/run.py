@@ -9,7 +9,8 @@ from tunesmith.data import pipeline
 from tunesmith.data.chat_format import chat_format
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
-from tunesmith.log import OptionError, RunError, say, warn
+from tunesmith.log import OptionError, RunError, note, say, warn
+from tunesmith.models.architecture import code_that_runs
 from tunesmith.models.load import find, load_tokenizer
 from tunesmith.train import summary
 from tunesmith.train.evaluate import evaluate_all
@@ -66,7 +67,7 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
     """Train, from the beginning or from a checkpoint, and write everything into the run's folder."""
     cfg = loaded.config
     runtime = Runtime(cfg.train, cfg.model)
-    place = claim(loaded, runtime)
+    place = claim(loaded, inputs, runtime)
     status = "failed"
     try:
         with Session(cfg, inputs, runtime, place) as session:
@@ -86,9 +87,19 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
     return stops.exit_code if stopped else 0
 
 
-def claim(loaded: Loaded, runtime: Runtime) -> Place:
-    """Rank 0 takes the run's folder; every process learns where it is and what to go on from."""
+def claim(loaded: Loaded, inputs: Inputs, runtime: Runtime) -> Place:
+    """Rank 0 takes the run's folder and notes what is trained; every process learns where it is and what to go on from."""
     taken = runs.claim(loaded.config, loaded.origins) if runtime.is_main else None
+    if taken:
+        source = inputs.source
+        code = code_that_runs(source, loaded.config.model)
+        if code:
+            note("trust_remote_code", f"these files of {source.folder} run as you: {', '.join(code)}")
+        runs.add_facts(
+            taken.folder,
+            model={"name": source.name, "hub": source.hub, "revision": source.revision, "code": code},
+            data={"fingerprint": inputs.prepared.fingerprint, "rows": inputs.prepared.report.read},
+        )
     told = runtime.from_main(taken and [str(taken.folder), taken.checkpoint and str(taken.checkpoint)])
     return Place(Path(told[0]), Path(told[1]) if told[1] else None, taken)
 

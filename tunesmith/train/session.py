@@ -32,7 +32,6 @@ from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Stops
 
-
 TRAINED = "trained.safetensors"
 """A checkpoint's trained weights, exact."""
 
