@@ -93,6 +93,18 @@ def test_the_guides_command_means_the_same_in_every_way_of_writing(way, monkeypa
     assert config.data.packing is False
 
 
+def test_a_pasted_command_that_is_wrong_names_its_lines():
+    for text, line in {
+        "tunesmith train \\\n --seed '1": "x.txt:2: a ' is never closed",
+        "tunesmith train \\\n --run_name two words": "x.txt:2: 'words' is no option; text with spaces needs quotes",
+        "tunesmith train \\\n --seed 1 \\\n --seed 1": "x.txt:3: --seed: given twice, first in line 2",
+        "tunesmith chat --seed 1": "x.txt:1: holds the command 'chat', not 'train'",
+    }.items():
+        with pytest.raises(OptionError) as caught:
+            load([*written("x.txt", text), "--model", "m", "--dataset", "d"], "train")
+        assert caught.value.problems == (line,)
+
+
 def test_a_variable_in_front_of_a_pasted_command_is_set(monkeypatch, capsys):
     import os
 
@@ -285,7 +297,9 @@ SCALARS = st.sampled_from(
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from([*fields(), *compat.SWITCHES, *compat.RATIOS]), SCALARS | st.text(max_size=9))))
+@given(
+    st.lists(st.tuples(st.sampled_from([*fields(), *compat.SWITCHES, *compat.RATIOS]), SCALARS | st.text(max_size=9)))
+)
 def test_any_value_in_a_file_gives_a_config_or_one_line_per_problem(lines):
     Path("x.yaml").write_bytes("\n".join(f"{name}: {value}" for name, value in lines).encode())
     _never_a_traceback(["x.yaml"])

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from tunesmith.config import shell
-from tunesmith.log import OptionError
+from tunesmith.config.written import Problems, Source
 
-FILE = Path("x.txt")
+SOURCE = Source(Path("x.txt"), 0, Problems())
 
 
 def words(text: str) -> list[tuple[str, int]]:
-    return [(word.text, word.place.line) for word in shell.read_command(text, FILE, 0).words]
+    return [(word.text, word.place.line) for word in shell.read_command(text, SOURCE).words]
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ def words(text: str) -> list[tuple[str, int]]:
         ("tunesmith train --x C:\\a\\ --y", [("--x", 1), ("C:\\a\\", 1), ("--y", 1)]),
         ("tunesmith train --x '.*\\.(q|k)_proj$'", [("--x", 1), (".*\\.(q|k)_proj$", 1)]),
         ("tunesmith train --x 你好\u3000世界 '一 二'", [("--x", 1), ("你好", 1), ("世界", 1), ("一 二", 1)]),
+        ("tunesmith train --x Zoë’s", [("--x", 1), ("Zoë’s", 1)]),
         ("tunesmith train --x a#b", [("--x", 1), ("a#b", 1)]),
         ("tunesmith train ^\n--x 1 `\n--y 2", [("--x", 2), ("1", 2), ("--y", 3), ("2", 3)]),
         ("```sh\ntunesmith train --x 1\n```\n", [("--x", 2), ("1", 2)]),
@@ -57,7 +58,7 @@ def test_words_and_their_lines(text, expected):
 )
 def test_what_stands_before_the_options(text, environment, name):
     assert shell.looks_like_command(text)
-    command = shell.read_command(text, FILE, 0)
+    command = shell.read_command(text, SOURCE)
     assert (command.environment, command.name) == (environment, name)
     assert [word.text for word in command.words] == ["--x", "1"]
 
@@ -65,19 +66,19 @@ def test_what_stands_before_the_options(text, environment, name):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("tunesmith train \\\n --x 'a", "x.txt:2: a ' is never closed"),
-        ("tunesmith train --x “a”", 'x.txt:1: “ is a typographic quote; write " instead'),
-        ("tunesmith train \\\n--x $HOME/a", "x.txt:2: $HOME is not filled in here; write its value"),
-        ('tunesmith train --x "${HOME}/a"', "x.txt:1: ${HOME} is not filled in here; write its value"),
-        ("tunesmith train --x 1\n\ntunesmith train --x 2", "x.txt:3: a second command; a file may hold one"),
-        ("python train.py --x 1", "x.txt:1: a command must begin with tunesmith or llamafactory-cli"),
-        ("export A=1\n", "x.txt:1: holds no command"),
+        ("tunesmith train \\\n --x 'a", "2: a ' is never closed"),
+        ("tunesmith train --x “a”", '1: “ is a typographic quote; write " instead'),
+        ("tunesmith train \\\n--x $HOME/a", "2: $HOME is not filled in here; write its value"),
+        ('tunesmith train --x "${HOME}/a"', "1: ${HOME} is not filled in here; write its value"),
+        ("tunesmith train --x 1\n\ntunesmith train --x 2", "3: a second command; a file may hold one"),
+        ("python train.py --x 1", "1: a command must begin with tunesmith or llamafactory-cli"),
+        ("export A=1\n", "1: holds no command"),
     ],
 )
 def test_what_cannot_be_read(text, line):
-    with pytest.raises(OptionError) as caught:
-        shell.read_command(text, FILE, 0)
-    assert str(caught.value) == line
+    with pytest.raises(shell.Unclear) as caught:
+        shell.read_command(text, SOURCE)
+    assert f"{caught.value.line}: {caught.value}" == line
 
 
 @pytest.mark.parametrize(

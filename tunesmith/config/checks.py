@@ -17,6 +17,9 @@ from tunesmith.config.written import Problems, Written
 
 MAY_BE_EMPTY = ("default_system",)
 REGULAR_EXPRESSIONS = ("lora_target",)
+NOTHING_SET: tuple[Any, ...] = ("", [], {}, ["none"])
+"""Defaults that mean that nothing is set, so that writing nothing is writing them."""
+
 RATIO = Shape(scalars=frozenset({float}), bounds={"ge": 0, "lt": 1})
 
 
@@ -37,19 +40,29 @@ def check(name: str, written: Written, problems: Problems) -> Value | None:
         _check_ratio(written, _typed(written, written.value, RATIO))
     shape, default = shape_of(name), fields()[name][1].default
     value = written.value
-    says_nothing = value.lower() in NOTHING if written.is_text and isinstance(value, str) else value in (None, "")
-    if says_nothing and not shape.optional and default in ("", [], {}, ["none"]):
+    if _says_nothing(written) and not shape.optional and default in NOTHING_SET:
         return None
     if isinstance(value, str):
         value = compat.RESPELLED.get(name, {}).get(value, value)
-    if name in compat.CASELESS and isinstance(value, str):
-        value = value.lower()
     value = _typed(written, value, shape, names_only=name in REGULAR_EXPRESSIONS)
-    if name == "report_to" and isinstance(value, list):
-        value = [one.lower() if isinstance(one, str) else one for one in value] or ["none"]
+    if name in compat.CASELESS:
+        value = _lower(value)
     _check_emptiness(name, value, default)
     _validate(name, value, shape, written)
     return Value(_folders(name, value, problems), written)
+
+
+def _says_nothing(written: Written) -> bool:
+    """`none` on the command line; null, an empty text or an empty list in a file."""
+    if written.is_text:
+        return isinstance(written.value, str) and written.value.lower() in NOTHING
+    return written.value in (None, "", [])
+
+
+def _lower(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_lower(one) for one in value]
+    return value.lower() if isinstance(value, str) else value
 
 
 def _switch(written: Written) -> Value | None:
@@ -66,23 +79,18 @@ def _switch(written: Written) -> Value | None:
 
 def _typed(written: Written, value: Any, shape: Shape, names_only: bool = False) -> Any:
     """Text becomes what the shape asks for; a value of a file stays, but for a list or mapping written as text."""
-    from_text = written.is_text or (isinstance(value, str) and (shape.item or shape.mapping))
+    if value == "" and str not in shape.scalars:
+        raise Unreadable("is empty; write a value")
     try:
-        if isinstance(value, str) and from_text:
-            if value == "" and str not in shape.scalars:
-                raise Unreadable("is empty; write a value")
+        if isinstance(value, str) and (written.is_text or shape.item or shape.mapping):
             return read(value, shape, names_only=names_only)
         if isinstance(value, list) and written.is_text:
             return [item for one in value for item in read(one, shape, names_only=names_only)]
     except Unreadable as problem:
-        if str(problem).startswith("is "):
-            raise
         choices = shape.item.choices if shape.item else shape.choices
         guess = catalog.did_you_mean(value, map(str, choices)) if isinstance(value, str) else ""
         raise Unreadable(f"must be {shape.words()}, got {shown(value)}{problem}{guess}") from problem
-    if shape.item and isinstance(value, int | float) and not isinstance(value, bool) and value is not None:
-        return [value]
-    return value
+    return [value] if shape.item and isinstance(value, int | float) else value
 
 
 def _check_emptiness(name: str, value: Any, default: Any) -> None:
@@ -91,6 +99,8 @@ def _check_emptiness(name: str, value: Any, default: Any) -> None:
     if value == [] and default:
         raise Unreadable("is an empty list")
     for one in value if isinstance(value, list) else [value]:
+        if isinstance(value, list) and isinstance(one, str) and not one.strip():
+            raise Unreadable("holds an empty text")
         if isinstance(one, str) and "\0" in one:
             raise Unreadable("holds a NUL character")
 

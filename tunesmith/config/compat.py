@@ -99,8 +99,8 @@ PATHS = (
 )  # fmt: skip
 """Options in which a backslash separates folders."""
 
-CASELESS = {"optim": "optimizer", "lr_scheduler_type": "schedule"}
-"""Options whose values are names of the catalog in which case does not matter -> the catalog's kind."""
+CASELESS = ("optim", "lr_scheduler_type", "report_to")
+"""Options in whose values case does not matter."""
 
 CANONICAL: dict[str, str] = {other: ours for ours, others in ALIASES.items() for other in others}
 

@@ -4,10 +4,9 @@ import json
 import re
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from tunesmith.config.written import Place, Problems, Written
+from tunesmith.config.written import Source, Written
 
 MOST_NODES = 100_000
 CORE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
@@ -32,7 +31,7 @@ TOO_DEEP = "it is nested too deeply"
 JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 
 
-def read_yaml(text: str, source: Path, layer: int, problems: Problems) -> list[Written]:
+def read_yaml(text: str, source: Source) -> list[Written]:
     """The options of a YAML file, in its order."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
@@ -42,44 +41,44 @@ def read_yaml(text: str, source: Path, layer: int, problems: Problems) -> list[W
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it; the last one counts
             root = yaml.compose(text)
-        return list(_options(root, yaml, source, layer, problems))
+        return list(_options(root, yaml, source))
     except MarkedYAMLError as problem:
         # A quote that is never closed is found at the end of the file; where it opens is worth more.
         opened = problem.context_mark if "quoted scalar" in str(problem.context) else None
         mark = opened or problem.problem_mark or problem.context_mark
-        problems.add(Place(layer, mark.line + 1 if mark else 1, source), _yaml_words(problem))
+        source.problem(mark.line + 1 if mark else 1, _yaml_words(problem))
     except (YAMLError, ValueError) as problem:
-        problems.add(Place(layer, 1, source), _yaml_words(problem))
+        source.problem(1, _yaml_words(problem))
     except RecursionError:
-        problems.add(Place(layer, 1, source), TOO_DEEP)
+        source.problem(1, TOO_DEEP)
     return []
 
 
-def _options(root: Any, yaml: Any, source: Path, layer: int, problems: Problems) -> Iterator[Written]:
+def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
     from ruamel.yaml.nodes import MappingNode, ScalarNode
 
     if root is None or (isinstance(root, ScalarNode) and root.value == ""):
         return
     if not isinstance(root, MappingNode):
         found = "text" if isinstance(root, ScalarNode) else "a list"
-        problems.add(Place(layer, root.start_mark.line + 1, source), f"must hold `option: value` lines, found {found}")
+        source.problem(root.start_mark.line + 1, f"must hold `option: value` lines, found {found}")
         return
     first: dict[str, int] = {}
     for key_node, value_node in root.value:
-        place = Place(layer, key_node.start_mark.line + 1, source)
+        place = source.place(key_node.start_mark.line + 1)
         key = key_node.value
         if not isinstance(key_node, ScalarNode):
-            problems.add(place, "an option's name must be plain text")
+            source.problem(place.line, "an option's name must be plain text")
         elif key in first:
-            problems.add(place, f"'{key}' is given twice, first in line {first[key]}")
+            source.problem(place.line, f"'{key}' is given twice, first in line {first[key]}")
         elif reason := _unfit(value_node):
-            problems.add(place, f"{key}: {reason}")
+            source.problem(place.line, f"{key}: {reason}")
         else:
             first[key] = place.line
             try:
                 value = yaml.constructor.construct_object(value_node, deep=True)
             except (ValueError, OverflowError) as problem:
-                problems.add(place, f"{key}: {_yaml_words(problem)}")
+                source.problem(place.line, f"{key}: {_yaml_words(problem)}")
                 continue
             yield Written(key.replace("-", "_"), value, place, key, is_text=False)
 
@@ -112,29 +111,29 @@ def _yaml_words(problem: Exception) -> str:
     return f"not valid YAML: {text.split(' in ')[0].split('. See')[0][:100]}"
 
 
-def read_json(text: str, source: Path, layer: int, problems: Problems) -> list[Written]:
+def read_json(text: str, source: Source) -> list[Written]:
     """The options of a JSON file, in its order."""
     try:
         pairs = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as problem:
-        problems.add(Place(layer, problem.lineno, source), f"not valid JSON: {problem.msg}")
+        source.problem(problem.lineno, f"not valid JSON: {problem.msg}")
         return []
     except RecursionError:
-        problems.add(Place(layer, 1, source), TOO_DEEP)
+        source.problem(1, TOO_DEEP)
         return []
     except ValueError:
         # Python reads no number of more than 4300 digits.
-        problems.add(Place(layer, 1, source), "not valid JSON: a number of thousands of digits")
+        source.problem(1, "not valid JSON: a number of thousands of digits")
         return []
     if not isinstance(pairs, _Pairs):
-        problems.add(Place(layer, 1, source), 'must hold {"option": value, ...}')
+        source.problem(1, 'must hold {"option": value, ...}')
         return []
     first: dict[str, int] = {}
     found = []
     for (key, value), line in zip(pairs, _key_lines(text), strict=True):
-        place = Place(layer, line, source)
+        place = source.place(line)
         if key in first:
-            problems.add(place, f"'{key}' is given twice, first in line {first[key]}")
+            source.problem(place.line, f"'{key}' is given twice, first in line {first[key]}")
             continue
         first[key] = line
         found.append(Written(key.replace("-", "_"), _plain(value), place, key, is_text=False))

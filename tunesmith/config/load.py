@@ -14,7 +14,7 @@ from tunesmith.config import compat, documents, foreign, rules, shell, words
 from tunesmith.config.checks import Value, check
 from tunesmith.config.schema import SECTIONS, Config, fields
 from tunesmith.config.shapes import Unreadable
-from tunesmith.config.written import Place, Problems, Word, Written
+from tunesmith.config.written import Place, Problems, Source, Word, Written
 
 COMMAND_LINE = 1_000_000
 """The command line's layer: above every file."""
@@ -52,7 +52,8 @@ def load(arguments: list[str], command: str) -> Loaded:
     on_line, others = words.read_words(typed, problems)
     files, extra = _files(others, command, problems)
     environment: dict[str, str] = {}
-    layers = [_read_file(path, layer, command, problems, environment) for layer, path in enumerate(files)]
+    sources = [Source(path, layer, problems) for layer, path in enumerate(files)]
+    layers = [_read_file(source, command, environment) for source in sources]
     values: dict[str, Value] = {}
     bad: set[str] = set()
     for written in (*layers, [*on_line, *extra]):
@@ -108,50 +109,48 @@ def _near_files(path: Path) -> str:
     return f"; '{path.parent}' holds {', '.join(beside[:3])}" if beside else ""
 
 
-def _read_file(path: Path, layer: int, command: str, problems: Problems, environment: dict[str, str]) -> list[Written]:
+def _read_file(source: Source, command: str, environment: dict[str, str]) -> list[Written]:
     """The options of one file: YAML, JSON, or a pasted command, whose variables are added to `environment`."""
-    place = Place(layer, 1, path)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(LARGEST_FILE_BYTES + 1)
-    except OSError as problem:
-        problems.add(place, f"can't be read: {problem.strerror}")
+    text = _text(source)
+    if text is None:
         return []
-    if len(data) > LARGEST_FILE_BYTES:
-        problems.add(place, "is too large for a config file")
-        return []
+    if source.path.suffix.lower() == ".json":
+        return documents.read_json(text, source)
+    if not shell.looks_like_command(text):
+        return documents.read_yaml(text, source)
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        problems.add(Place(layer, line, path), "is not UTF-8 text; save it as UTF-8")
-        return []
-    if path.suffix.lower() == ".json":
-        return documents.read_json(text, path, layer, problems)
-    if shell.looks_like_command(text):
-        return _read_command(text, path, layer, command, problems, environment)
-    return documents.read_yaml(text, path, layer, problems)
-
-
-def _read_command(
-    text: str, path: Path, layer: int, command: str, problems: Problems, environment: dict[str, str]
-) -> list[Written]:
-    try:
-        pasted = shell.read_command(text, path, layer)
-    except log.OptionError as problem:
-        line = str(problem).removeprefix(f"{path}:").partition(":")[0]
-        problems.add(Place(layer, int(line), path), str(problem).partition(": ")[2])
+        pasted = shell.read_command(text, source)
+    except shell.Unclear as problem:
+        source.problem(problem.line, str(problem))
         return []
     if pasted.name not in (None, command):
-        problems.add(Place(layer, 1, path), f"holds the command '{pasted.name}', not '{command}'")
+        source.problem(1, f"holds the command '{pasted.name}', not '{command}'")
         return []
-    written, others = words.read_words(pasted.words, problems)
+    written, others = words.read_words(pasted.words, source.problems)
     for word in others:
-        problems.add(word.place, f"'{word.text}' is no option; text with spaces needs quotes")
+        source.problem(word.place.line, f"'{word.text}' is no option; text with spaces needs quotes")
     environment |= pasted.environment
     for name, value in pasted.environment.items():
-        problems.remark(log.note, str(path), f"{name}={value} is set for this run")
+        source.problems.remark(log.note, str(source.path), f"{name}={value} is set for this run")
     return written
+
+
+def _text(source: Source) -> str | None:
+    """What the file holds; None when it can't be read, which is noted."""
+    try:
+        with source.path.open("rb") as stream:
+            data = stream.read(LARGEST_FILE_BYTES + 1)
+    except OSError as problem:
+        source.problem(1, f"can't be read: {problem.strerror}")
+        return None
+    if len(data) > LARGEST_FILE_BYTES:
+        source.problem(1, "is too large for a config file")
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        source.problem(data.count(b"\n", 0, problem.start) + 1, "is not UTF-8 text; save it as UTF-8")
+        return None
 
 
 def _layer(options: Iterable[Written], problems: Problems, bad: set[str]) -> dict[str, Value]:

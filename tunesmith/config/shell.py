@@ -7,10 +7,8 @@ a shell it keeps the backslashes of `saves\\Model\\run`, and fills in no variabl
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from tunesmith.config.written import Place, Word
-from tunesmith.log import OptionError
+from tunesmith.config.written import Source, Word
 
 PROGRAMS = ("llamafactory-cli", "lmf", "tunesmith")
 LOOKS_LIKE_COMMAND = re.compile(
@@ -24,7 +22,8 @@ TOKENS = re.compile(
     | (?P<space>\s+)
     | (?P<single>'[^']*')
     | (?P<double>"(?:[^"\\]|\\.)*")
-    | (?P<open>['"“”‘’])
+    | (?P<open>['"])
+    | (?P<typographic>(?<=\s)[“”‘’])
     | (?P<escape>\\(?!\ +--)[ '"\\#$&|;()*?<>])
     | (?P<variable>\$\{?[A-Za-z_]\w*\}?)
     | (?P<plain>.)
@@ -50,9 +49,17 @@ def looks_like_command(text: str) -> bool:
     return False
 
 
-def read_command(text: str, source: Path, layer: int) -> Command:
-    """The command that a file holds.  OptionError with the line when it can't be read."""
-    words = list(_words(text, source, layer))
+class Unclear(ValueError):
+    """A line of a command that can't be read, and why."""
+
+    def __init__(self, line: int, reason: str):
+        super().__init__(reason)
+        self.line = line
+
+
+def read_command(text: str, source: Source) -> Command:
+    """The command that a file holds.  Raises Unclear."""
+    words = list(_words(text, source))
     if words and words[0].text in ("$", "!"):
         del words[0]
     environment: dict[str, str] = {}
@@ -61,7 +68,7 @@ def read_command(text: str, source: Path, layer: int) -> Command:
         if equals:
             environment[variable] = value
     if not words:
-        raise OptionError(f"{Place(layer, 1, source)}: holds no command")
+        raise Unclear(1, "holds no command")
     program = [word.text for word in words[:3]]
     if program[0].startswith("--"):
         return Command(environment, None, words)
@@ -70,16 +77,16 @@ def read_command(text: str, source: Path, layer: int) -> Command:
     elif len(program) == 3 and program[1:] in (["-m", "tunesmith"], ["-m", "llamafactory.cli"]):
         start = 3
     else:
-        raise OptionError(f"{words[0].place}: a command must begin with tunesmith or llamafactory-cli")
+        raise Unclear(words[0].place.line, "a command must begin with tunesmith or llamafactory-cli")
     name = words[start].text if start < len(words) and not words[start].text.startswith("--") else None
     rest = words[start + (name is not None) :]
     for word in rest:
         if word.text in PROGRAMS:
-            raise OptionError(f"{word.place}: a second command; a file may hold one")
+            raise Unclear(word.place.line, "a second command; a file may hold one")
     return Command(environment, name, rest)
 
 
-def _words(text: str, source: Path, layer: int) -> Iterator[Word]:
+def _words(text: str, source: Source) -> Iterator[Word]:
     """Words in order.  A `#` that begins a word is a comment up to the end of its line."""
     current: str | None = None
     line = begun = 1
@@ -87,42 +94,38 @@ def _words(text: str, source: Path, layer: int) -> Iterator[Word]:
     while position < len(text):
         token = TOKENS.match(text, position)
         assert token, "every character is at least a plain one"
-        piece = token.group()
-        kind = token.lastgroup
-        position = token.end()
+        kind, piece, position = token.lastgroup, token.group(), token.end()
         if current is None and piece == "#":
             end = text.find("\n", position)
             position = len(text) if end < 0 else end
             continue
         if kind in ("space", "continuation", "fence"):
             if current is not None:
-                yield Word(current, Place(layer, begun, source))
+                yield Word(current, source.place(begun))
                 current = None
         else:
             begun = line if current is None else begun
-            current = (current or "") + _meaning(str(kind), piece, Place(layer, line, source))
+            current = (current or "") + _meaning(str(kind), piece, line)
         line += piece.count("\n")
     if current is not None:
-        yield Word(current, Place(layer, begun, source))
+        yield Word(current, source.place(begun))
 
 
-def _meaning(kind: str, piece: str, place: Place) -> str:
+def _meaning(kind: str, piece: str, line: int) -> str:
+    """What a token adds to its word."""
     if kind == "single":
         return piece[1:-1]
     if kind == "double":
         inner = re.sub(r"\\\r?\n", "", piece[1:-1])
         if variable := re.search(r"(?<!\\)\$\{?[A-Za-z_]\w*\}?", inner):
-            raise OptionError(f"{place}: {variable.group()} is not filled in here; write its value")
+            raise Unclear(line, f"{variable.group()} is not filled in here; write its value")
         return re.sub(r'\\(["\\$`])', r"\1", inner)
     if kind == "escape":
         return piece[1]
     if kind == "variable":
-        raise OptionError(f"{place}: {piece} is not filled in here; write its value")
+        raise Unclear(line, f"{piece} is not filled in here; write its value")
     if kind == "open":
-        typographic = piece not in "'\""
-        raise OptionError(
-            f'{place}: {piece} is a typographic quote; write " instead'
-            if typographic
-            else f"{place}: a {piece} is never closed"
-        )
+        raise Unclear(line, f"a {piece} is never closed")
+    if kind == "typographic":
+        raise Unclear(line, f'{piece} is a typographic quote; write " instead')
     return piece

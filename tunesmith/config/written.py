@@ -59,6 +59,23 @@ class ConfigError(OptionError):
         return "\n".join((*self.problems, f"{count} problem{'s' * (count != 1)}; nothing was started."))
 
 
+@dataclass(frozen=True)
+class Source:
+    """A config file that is being read: its path, its layer, and where its problems go."""
+
+    path: Path
+    layer: int
+    problems: "Problems"
+
+    def place(self, line: int) -> Place:
+        """A line of this file, counted from 1."""
+        return Place(self.layer, line, self.path)
+
+    def problem(self, line: int, text: str) -> None:
+        """Note a problem in a line."""
+        self.problems.add(self.place(line), text)
+
+
 class Problems:
     """Collects what is wrong, to be told at once and in the order of reading; and remarks, told when nothing is."""
 
