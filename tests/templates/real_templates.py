@@ -94,6 +94,39 @@ THINKS_FIRST = (
 )
 """The prompt opens a thought, the history holds none."""
 
+THINKS_OR_NOT = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '<|User|>' + message['content'] }}"
+    "{% else %}{{ '<|Assistant|></think>' + message['content'].split('</think>')[-1] + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|Assistant|>' + ('<think>' if thinking else '</think>') }}{% endif %}"
+)
+"""The prompt opens a thought or closes it at once; the history's are closed."""
+
+EMPTY_THOUGHT_INSIDE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '<|user|>\\n' + message['content'] }}"
+    "{% else %}{{ '<|assistant|>\\n' + ('<think></think>\\n' if '</think>' not in message['content'] else '') "
+    "+ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% if enable_thinking is defined and not enable_thinking %}"
+    "{{ '\\n<think></think>' }}{% endif %}{% endif %}"
+)
+"""Writes an empty thought in every answer that has none, and asks without it."""
+
+BLOCKS_WITH_HEADER = (
+    "{% for message in messages %}{%- if message['role'] == 'assistant' -%}{%- generation -%}"
+    "{{ '<|im_start|>assistant\\n' + message['content'] + '<|im_end|>\\n' }}{%- endgeneration -%}"
+    "{%- else -%}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{%- endif -%}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+TWO_ENDS = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|start|>user<|message|>' + message['content'] "
+    "+ '<|end|>' }}{% else %}{{ '<|start|>assistant<|channel|>final<|message|>' + message['content'] }}"
+    "{{ '<|return|>' if loop.last else '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+"""A last answer ends with another token than one before."""
+
 SHOUTS = (
     "{% for message in messages %}{{ '[' + message['role'] | upper + '] ' + (message['content'] | upper "
     "if message['role'] == 'user' else message['content']) + '\\n' }}{% endfor %}"

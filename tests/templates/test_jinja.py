@@ -178,6 +178,57 @@ def test_a_prompt_that_opens_a_thought_is_followed_by_the_row_s_own() -> None:
     assert answer.text == "Hello.</s>"
 
 
+def test_a_prompt_that_may_open_a_thought_is_followed_by_the_row_s_own() -> None:
+    thinking = form(real_templates.THINKS_OR_NOT, variables={"thinking": True})
+    spans = thinking.render(Conversation(THOUGHTS.messages[:2]))
+    assert [span.text for span in spans] == [
+        "<s><|User|>2+2?<|Assistant|><think>",
+        "\nTwo and two.\n</think>\n\n4</s>",
+    ]
+    for made in (thinking, form(real_templates.THINKS_OR_NOT)):
+        assert [span.text for span in made.render(SINGLE)] == ["<s><|User|>Hi<|Assistant|></think>", "Hello.</s>"]
+    with pytest.raises(DataError, match=r"answer \(turn 2\) without a thought, but it has one"):
+        form(real_templates.THINKS_OR_NOT).render(Conversation(THOUGHTS.messages[:2]))
+
+
+def test_an_empty_thought_inside_an_answer_is_not_learned() -> None:
+    made = form(real_templates.EMPTY_THOUGHT_INSIDE)
+    assert [span.text for span in made.render(replace(TURNS, system=None))] == [
+        "<|user|>\nHi<|assistant|>\n<think></think>\n",
+        "Hello.<|end|>",
+        "<|user|>\nJoke?<|assistant|>\n<think></think>\n",
+        "No.<|end|>",
+    ]
+    assert made.render(THOUGHTS)[1].text == f"\n{THOUGHTS.messages[1].content}<|end|>"
+    quiet = form(real_templates.EMPTY_THOUGHT_INSIDE, variables={"enable_thinking": False})
+    assert [span.text for span in quiet.render(SINGLE)] == [
+        "<|user|>\nHi<|assistant|>\n<think></think>",
+        "\nHello.<|end|>",
+    ]
+
+
+def test_a_template_that_asks_with_other_words_than_it_writes_is_refused() -> None:
+    source = real_templates.CHATML.replace("'<|im_start|>assistant\\n' }}", "'<|im_start|>bot\\n' }}")
+    with pytest.raises(DataError, match=r"asks for the answer \(turn 2\) with .*bot.* but writes it after .*Hi"):
+        form(source).render(SINGLE)
+
+
+def test_a_generation_block_does_not_teach_what_the_prompt_says() -> None:
+    made = form(real_templates.BLOCKS_WITH_HEADER)
+    assert [span.text for span in made.render(TURNS) if span.learned] == ["Hello.<|im_end|>\n", "No.<|im_end|>\n"]
+    assert text(made.render(TURNS)) == by_transformers(made, TURNS)
+    assert asks_otherwise(made, TURNS) is None
+
+
+def test_an_end_token_is_learned_whole_where_two_are_in_use() -> None:
+    made = JinjaFormat("auto", real_templates.TWO_ENDS, {"eos_token": "<|return|>"})
+    lead = "<|channel|>final<|message|>"
+    row = replace(TURNS, system=None)
+    assert [span.text for span in made.render(row) if span.learned] == [f"{lead}Hello.<|end|>", f"{lead}No.<|return|>"]
+    assert made.stop_words == ()
+    assert asks_otherwise(made, row) is None
+
+
 @pytest.mark.parametrize(
     ("thinking", "answers"),
     [(None, ["Two and two.\n</think>\n\n4", "Three and three.\n</think>\n\n6"]), ("strip", ["4", "6"])],

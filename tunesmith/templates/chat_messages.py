@@ -39,6 +39,9 @@ class Words:
     value: Callable[[int, Any], Any]
     """A JSON value of a turn's calls, keys too."""
     key: Callable[[int, str], str]
+    """A key of a tool's schema that the row chose."""
+    name: Callable[[int, str], str]
+    """The name of the tool that a turn calls."""
 
 
 AS_THEY_ARE = Words(
@@ -46,6 +49,7 @@ AS_THEY_ARE = Words(
     answer=lambda turn, text: text,
     value=lambda turn, value: value,
     key=lambda turn, key: key,
+    name=lambda turn, name: name,
 )
 
 
@@ -101,7 +105,7 @@ def _fold(messages: list[dict[str, Any]], system: str) -> None:
 
 def _call(call: Call, turn: int, number: int, style: Style, words: Words) -> dict[str, Any]:
     arguments = words.value(turn, call.arguments)
-    made = {"name": words.value(turn, call.name), "arguments": arguments}
+    made = {"name": words.name(turn, call.name), "arguments": arguments}
     if style.arguments_as_text:
         made["arguments"] = json.dumps(arguments, ensure_ascii=False)
     return {"id": _call_id(number), "type": "function", "function": made}

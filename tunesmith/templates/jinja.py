@@ -23,6 +23,8 @@ _ANSWERS = ("assistant", "function")
 _THOUGHT = re.compile(r"(\s*<think>)(.*?)(</think>)", re.DOTALL)
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*\Z")
 _NO_THOUGHT_AFTER_OPENING = "\n</think>\n\n"
+_UNFINISHED_MARK = re.compile(r"<[^<>]*\Z")
+_BLOCK = re.compile(r"\{%-?\s*generation\b")
 _TOKEN = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,30}\]")
 _PROBE = Conversation([Message("user", "u"), Message("assistant", "\x0ba\x0b"), Message("user", "v")])
 _CALL_PROBE = Conversation(
@@ -74,7 +76,7 @@ class JinjaFormat:
     def stop_words(self) -> tuple[str, ...]:
         """The token that ends an answer, where it is not the tokenizer's eos."""
         try:
-            row = _Row(self, _PROBE, only_special=False)
+            row = _Row(self, replace(_PROBE, messages=_PROBE.messages[:2]), only_special=False)
             suffix = row.ending(1, row.text())
         except (Refused, DataError):
             return ()
@@ -185,7 +187,7 @@ class _Row:
         self.style = style or form.style
         answering = replace(self.plain, messages=self.turns)
         follow = self.origins.follow
-        words = Words(say=follow, answer=self._whole, value=self.origins.follow_value, key=follow)
+        words = Words(follow, self._whole, self.origins.follow_value, follow, self.origins.name)
         self.chat = as_chat(answering, self.style, words)
         self.unfollowed = as_chat(answering, self.style, replace(AS_THEY_ARE, answer=lambda turn, _: self.wholes[turn]))
 
@@ -202,7 +204,7 @@ class _Row:
 
     def blocks(self) -> list[tuple[int, int]]:
         """Where generation blocks begin and end in the whole text."""
-        if "generation" not in self.form.source:
+        if not _BLOCK.search(self.form.source):
             return []
         blocks, length = [], 0
         marked = self.form.made(self.chat.messages, self.chat.tools, marked=True)
@@ -246,7 +248,7 @@ class _Row:
         except (Refused, DataError, Disturbed):
             pass
         follow = self.origins.follow
-        words = Words(say=follow, answer=follow, value=self.origins.follow_value, key=follow)
+        words = Words(follow, follow, self.origins.follow_value, follow, self.origins.name)
         chat = as_chat(self.plain, self.style, words)
         made = self.form.made(chat.messages, chat.tools, prompt=True)
         if self.origins.restored(made) != wanted:
@@ -277,9 +279,15 @@ class _Row:
         return place
 
     def ending(self, turn: int, full: str) -> str:
-        """What the template writes behind an answer before anything else comes."""
-        alone = full if turn + 1 == len(self.turns) else self.text(turn + 1)
-        return _shared(alone[self._place(alone, turn)[1] :], full[self._place(full, turn)[1] :])
+        """What the template writes behind an answer before anything else comes.  An end token may differ from the one
+        behind a last answer."""
+        behind = full[self._place(full, turn)[1] :]
+        if turn + 1 == len(self.turns):
+            return behind
+        alone = self.text(turn + 1)
+        shared = _shared(alone[self._place(alone, turn)[1] :], behind)
+        cut = next((token.end() for token in _TOKEN.finditer(behind) if token.start() < len(shared) < token.end()), 0)
+        return behind[: max(cut, len(shared))]
 
     def _asked(
         self, full: str, done: int, first: int, turn: int, block: tuple[int, int] | None
@@ -290,25 +298,36 @@ class _Row:
         head = full[done:first]
         if thought or self._is_asked_for(turn):
             head = _EMPTY_THOUGHT.sub("", head)
-        if block:
-            asked = head[: block[0] - done]
-        else:
-            prompt = self.text(turn, prompt=True)
-            if not prompt.startswith(full[:done]):
-                raise DataError(f"the chat template rewrites what stands before the answer{_number(turn)}")
-            asked = prompt[done:]
-        if head.startswith(asked):
-            lead = head[len(asked) :]
-            return (head, "", answer) if "</think>" in lead and not thought else (asked, lead, answer)
-        opened = asked[len(head) :] if asked.startswith(head) else ""
-        if self._is_asked_for(turn) or ("</think>" in opened and not thought):
+        asked = self._asked_by_prompt(full[:done], turn)
+        if block:  # what the prompt says already is not learned, whatever the block holds
+            asked = max(head[: max(0, block[0] - done)], asked if head.startswith(asked) else "", key=len)
+        if thought and asked.rstrip().endswith("</think>"):
+            raise DataError(
+                f"the chat template asks for the answer{_number(turn)} without a thought, but it has one; take thoughts "
+                "out (thinking: strip) or tell the template to think (enable_thinking, or template_args)"
+            )
+        same = asked if head.startswith(asked) else _UNFINISHED_MARK.sub("", _shared(head, asked))
+        written, opened = head[len(same) :], asked[len(same) :]
+        if not opened:
+            return (head, "", answer) if "</think>" in written and not thought else (asked, written, answer)
+        if self._is_asked_for(turn) or ("</think>" in opened and not thought and not written):
             return asked, "", answer
-        if opened.strip() == "<think>":
-            words = answer[len(opened) :] if answer.startswith(opened) else answer.lstrip()[len("<think>") :].lstrip()
-            return (asked, "", words) if thought else (asked + _NO_THOUGHT_AFTER_OPENING, "", answer)
+        if opened.strip() == "<think>" and written.strip() in ("", "</think>"):
+            if thought:
+                exact = answer.startswith(opened)
+                return asked, "", answer[len(opened) :] if exact else answer.lstrip()[len("<think>") :].lstrip()
+            return (head if written else asked + _NO_THOUGHT_AFTER_OPENING), "", answer
+        asked, head = (self.origins.restored(text)[-60:] for text in (asked, head))
         raise DataError(
-            f"the chat template asks for the answer{_number(turn)} with {asked[-60:]!r} but writes it after {head[-60:]!r}"
+            f"the chat template asks for the answer{_number(turn)} with {asked!r} but writes it after {head!r}"
         )
+
+    def _asked_by_prompt(self, before: str, turn: int) -> str:
+        """What the prompt for an answer adds to what stands before it."""
+        prompt = self.text(turn, prompt=True)
+        if not prompt.startswith(before):
+            raise DataError(f"the chat template rewrites what stands before the answer{_number(turn)}")
+        return prompt[len(before) :]
 
     def _is_asked_for(self, turn: int) -> bool:
         return self.asks and turn + 1 == len(self.turns)

@@ -51,6 +51,12 @@ class Origins:
         self.wholes[made] = turn
         return made
 
+    def name(self, turn: int, text: str) -> str:
+        """One character that stands for a name, also where only special tokens are followed."""
+        made = self._new(turn)
+        self._words[ord(made)] = text
+        return made
+
     def follow(self, turn: int, text: str) -> str:
         """The text in characters that tell where they are from."""
         if self._only_special:

@@ -85,7 +85,9 @@ def read_calls(text: str, where: str = "") -> list[Call]:
         raise DataError(
             f"{_at(where)}a function turn must hold its calls as JSON: {error}; got {text[:80]!r}"
         ) from None
-    return [_read_call(call, where) for call in (found if isinstance(found, list) else [found])]
+    if not (calls := found if isinstance(found, list) else [found]):
+        raise DataError(f"{_at(where)}a function turn must hold a call, got an empty list")
+    return [_read_call(call, where) for call in calls]
 
 
 def split_calls(text: str, where: str = "") -> tuple[str, list[Call]]:
