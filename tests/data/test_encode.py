@@ -47,7 +47,7 @@ def encoder(tokenizer: PreTrainedTokenizerBase, **options: Any) -> Encoder:
 
 
 def row(encoder: Encoder, talk: Conversation) -> tuple[np.ndarray, np.ndarray]:
-    (found,) = encoder.encode([talk]).rows
+    ((found,),) = encoder.encode([[talk]]).samples
     return found
 
 
@@ -109,9 +109,9 @@ def test_careful_spelling_gives_what_spelling_at_once_gives(
 def test_many_rows_at_once_give_what_each_gives_alone(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
     each = encoder(tiny_tokenizer)
     talks = [conversation("Hi <|im_end|>", "Hello"), conversation("a", "b", "c", "d"), conversation("x", "<|im_end|>")]
-    together = each.encode(talks)
+    together = each.encode([[talk] for talk in talks])
     assert together.kept == [0, 1, 2]
-    for talk, (ids, trained) in zip(talks, together.rows, strict=True):
+    for talk, (ids, trained) in zip(talks, (sample for (sample,) in together.samples), strict=True):
         alone = row(each, talk)
         assert alone[0].tolist() == ids.tolist() and alone[1].tolist() == trained.tolist()
 
@@ -176,7 +176,7 @@ def test_pieces_named_bos_and_eos_become_the_tokenizers_own(tiny_tokenizer: PreT
     assert tiny_tokenizer.decode(row(without_bos, conversation("A", "B"))[0]).startswith("USER: A")
     tokenizer.eos_token = None
     with pytest.raises(OptionError, match="the tokenizer has none"):
-        Encoder(tokenizer, Colons(), DataConfig()).encode([conversation("A", "B")])
+        Encoder(tokenizer, Colons(), DataConfig()).encode([[conversation("A", "B")]])
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_roles_tell_calls_from_answers(tiny_tokenizer: PreTrainedTokenizerBase) 
 
 def test_a_row_with_nothing_to_train_is_dropped(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
     untrained = Conversation([Message("user", "q"), Message("assistant", "a", loss=False)])
-    outcome = encoder(tiny_tokenizer).encode([untrained, conversation("q", "a")])
+    outcome = encoder(tiny_tokenizer).encode([[untrained], [conversation("q", "a")]])
     assert outcome.kept == [1] and outcome.dropped == [(0, "no token to train")]
 
 
@@ -246,7 +246,7 @@ def test_a_row_the_template_refuses_is_dropped_with_its_reason(tiny_tokenizer: P
         def render(self, conversation: Conversation) -> list[Span]:
             raise DataError(f"{conversation.where}: tools are not JSON: line 1 column 3")
 
-    outcome = Encoder(tiny_tokenizer, Refuses(), DataConfig()).encode([conversation("q", "a")])
+    outcome = Encoder(tiny_tokenizer, Refuses(), DataConfig()).encode([[conversation("q", "a")]])
     assert outcome.dropped == [(0, "tools are not JSON")]
 
 

@@ -131,7 +131,7 @@ def test_a_message_says_whether_it_is_trained(key: str, value: Any, loss: bool) 
         (ALPACA, {"instruction": "a", "output": "b", "history": [["x"]]}, "'history' is not a list of pairs"),
         (ALPACA, {"instruction": "a", "output": "b", "history": [["x", None]]}, "null in 'history'"),
         (ALPACA, {"instruction": "a", "output": "b", "history": "[broken"}, "'history' is not JSON"),
-        (Shape("alpaca", Columns("text", None, None)), {"text": "a"}, "the dataset names no column for the answer"),
+        (Shape("alpaca", Columns("text", None, None)), {"text": "a"}, "no answer at the end"),
         (SHAREGPT, {"conversations": None}, "null in 'conversations'"),
         (SHAREGPT, {"messages": []}, "no column 'conversations'"),
         (SHAREGPT, {"conversations": []}, "no messages"),
@@ -199,3 +199,64 @@ def test_placeholders_are_filled_where_a_value_is_given_and_nowhere_else() -> No
     assert turns(conversation) == [("user", "Ada? {{content}}"), ("assistant", "I am Ada 3 by {{author}}.")]
     assert conversation.system == "Ada"
     assert reader.unfilled == {"author"}
+
+
+PAIRS = Shape("sharegpt", Columns(chosen="chosen", rejected="rejected"), ranking=True)
+ALPACA_PAIRS = Shape("alpaca", Columns("prompt", None, None, chosen="chosen", rejected="rejected"), ranking=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "row"),
+    [
+        (ALPACA_PAIRS, {"prompt": "q", "chosen": "good", "rejected": "bad"}),
+        (PAIRS, sharegpt(("human", "q"), chosen="good", rejected="bad")),
+        (
+            PAIRS,
+            sharegpt(("human", "q"), chosen={"from": "gpt", "value": "good"}, rejected={"from": "gpt", "value": "bad"}),
+        ),
+        (
+            Shape("openai", Columns(messages="messages", chosen="chosen", rejected="rejected"), OPENAI_TAGS, True),
+            openai({"role": "user", "content": "q"}, chosen=[{"role": "assistant", "content": "good"}], rejected="bad"),
+        ),
+        *(
+            (
+                ALPACA_PAIRS,
+                {
+                    **asked,
+                    "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "good"}],
+                    "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "bad"}],
+                },
+            )
+            for asked in ({}, {"prompt": "q"})
+        ),
+    ],
+)
+def test_preference_pairs_of_every_shape_share_their_prompt(shape: Shape, row: dict[str, Any]) -> None:
+    chosen, rejected = Reader(shape).pair(Row(row, "rows.json", 1))
+    assert turns(chosen) == [("user", "q"), ("assistant", "good")]
+    assert turns(rejected) == [("user", "q"), ("assistant", "bad")]
+    assert [message.loss for message in chosen.messages] == [False, None]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (sharegpt(("human", "q"), chosen="good", rejected=None), "null in 'rejected'"),
+        (sharegpt(("human", "q"), chosen="good"), "no column 'rejected'"),
+        (sharegpt(("human", "q"), chosen="good", rejected=" "), "empty answer"),
+        (sharegpt(("human", "q"), chosen="good", rejected=[]), "'rejected' is neither a text nor messages"),
+        (sharegpt(("human", "q"), ("gpt", "a"), chosen="b", rejected="c"), "an answer without a question before it"),
+    ],
+)
+def test_a_pair_that_is_none_says_why(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Unusable, match=reason):
+        Reader(PAIRS).pair(Row(row, "rows.json", 1))
+
+
+def test_judged_rows_train_their_last_answer_and_carry_the_label() -> None:
+    shape = Shape("sharegpt", Columns(kto_tag="label"))
+    row = sharegpt(("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d"), label=False)
+    conversation, desirable = Reader(shape).judged(Row(row, "rows.json", 1))
+    assert [message.loss for message in conversation.messages] == [False, False, False, None] and desirable is False
+    with pytest.raises(Unusable, match="'label' is neither true nor false"):
+        Reader(shape).judged(Row({**row, "label": "yes"}, "rows.json", 1))

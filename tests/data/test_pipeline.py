@@ -11,8 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
 from tunesmith.data.batches import windows
+from tunesmith.data.pairs import JudgedSamples, PairSamples
 from tunesmith.data.pipeline import Prepared, prepare
 from tunesmith.data.sample import IGNORED, Samples
+from tunesmith.data.store import ArraySamples
 from tunesmith.log import DataError, OptionError
 
 Write = Callable[[str, Any], Path]
@@ -147,13 +149,52 @@ def test_data_without_a_usable_row_is_an_error(prepared: Prepare, write: Write) 
         prepared()
 
 
-@pytest.mark.parametrize("more", [{"chosen": "a", "rejected": "b"}])
-def test_preference_data_is_refused_by_name(more: dict[str, str], prepared: Prepare, write: Write) -> None:
-    path = write("pairs.json", [{"prompt": "q", **more}])
-    with pytest.raises(
-        OptionError, match=r"dataset: .*pairs.json holds preference pairs, which stage sft does not train"
-    ):
-        prepared(path)
+def test_data_of_another_stage_is_refused_by_name(prepared: Prepare, write: Write) -> None:
+    pairs = write("pairs.json", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    with pytest.raises(OptionError, match=r"pairs.json holds preference pairs .*; the stage sft needs conversations"):
+        prepared(pairs)
+    with pytest.raises(OptionError, match=r"a.json holds conversations; the stage dpo needs preference pairs"):
+        prepared(write("a.json", alpaca(1)), stage="dpo")
+    with pytest.raises(OptionError, match="stage: ppo is not built yet"):
+        prepared(write("a.json", alpaca(1)), stage="ppo")
+
+
+def test_preference_pairs_stand_together_on_one_side_of_the_split(
+    prepared: Prepare, write: Write, tiny_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(20)]
+    data = prepared(write("pairs.json", rows), stage="dpo", val_size=0.2)
+    assert (data.report.kept, data.report.evaluated) == (16, 4)
+    for samples in (data.train, data.evals["eval"]):
+        assert isinstance(samples, ArraySamples)
+        pairs = PairSamples(samples)
+        assert len(pairs) * 2 == len(samples)
+        for index in range(len(pairs)):
+            words = [
+                tiny_tokenizer.decode(each.input_ids[each.labels != IGNORED])
+                for each in (pairs[index].chosen, pairs[index].rejected)
+            ]
+            number = int(pairs.where(index).split()[-1]) - 1
+            assert words == [f"good {number}<|im_end|>\n", f"bad {number}<|im_end|>\n"]
+        assert pairs.lengths.sum() == samples.lengths.sum()
+
+
+def test_judged_rows_keep_their_labels(prepared: Prepare, write: Write, tmp_path: Path) -> None:
+    write("rows.json", [{**row, "label": index % 3 == 0} for index, row in enumerate(alpaca(9))])
+    columns = {"prompt": "instruction", "response": "output", "kto_tag": "label"}
+    write("dataset_info.json", {"mine": {"file_name": "rows.json", "columns": columns}})
+    samples = prepared("mine", stage="kto").train
+    assert isinstance(samples, ArraySamples)
+    judged = JudgedSamples(samples)
+    assert [judged[index].desirable for index in range(9)] == [index % 3 == 0 for index in range(9)]
+    assert judged.where(4) == "rows.json row 5" and len(judged[4].sample.input_ids) == judged.lengths[4]
+
+
+def test_split_conversations_are_counted(prepared: Prepare, write: Write) -> None:
+    talk = {"conversations": [{"from": role, "value": "word " * 4} for role in ("human", "gpt") * 4]}
+    report = prepared(write("a.json", [talk]), cutoff_len=64, overflow="split").report
+    assert (report.kept, report.divided.count, report.cut.count) == (1, 1, 0) and report.samples > 1
+    assert any(line.startswith("split         to fit cutoff_len 64: 1 (a.json row 1: ") for line in report.lines())
 
 
 def test_plain_text_fills_blocks_with_a_short_last_one(

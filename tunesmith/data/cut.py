@@ -1,7 +1,7 @@
 """What goes when a conversation is longer than `cutoff_len`: the oldest turns, then the prompt's middle, then the answers'
 ends; never the template's own words, so that turns still end and answers are still asked for.  Knows no tokenizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,18 +23,60 @@ class Exact:
     """int64: which character of the data it spells, counted over the whole row; -1 for the template's own words"""
 
 
+Tokens = tuple[np.ndarray, np.ndarray]
+"""Ids of a sample, int32 [tokens], and which are trained, bool [tokens]."""
+
+
 def shorten(
-    conversation: Conversation, limit: int, spell: Callable[[Conversation], Exact]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """At most `limit` ids of a conversation and which are trained; None when no word of an answer would be left."""
-    starts = [index for index, message in enumerate(conversation.messages) if message.role == "user"]
-    exact = None
+    conversations: Sequence[Conversation], limit: int, spell: Callable[[Conversation], Exact]
+) -> list[Tokens] | None:
+    """At most `limit` tokens of each conversation; None when no word of an answer would be left.  Several conversations
+    share everything but their last answer, and go on sharing it: the same goes from each."""
+    starts = _questions(conversations[0])
+    exacts: list[Exact] = []
     for start in starts[1:] or [0]:
-        exact = spell(replace(conversation, messages=conversation.messages[start:]))
-        if len(exact.ids) <= limit:
+        exacts = [spell(replace(each, messages=each.messages[start:])) for each in conversations]
+        if all(len(exact.ids) <= limit for exact in exacts):
             break
-    assert exact is not None
-    gone = _prompt_middle(exact, len(exact.ids) - limit)
+    excess = max(len(exact.ids) for exact in exacts) - limit
+    shortened = [_shortened(exact, limit, excess) for exact in exacts]
+    return None if None in shortened else [each for each in shortened if each is not None]
+
+
+def split(conversation: Conversation, limit: int, spell: Callable[[Conversation], Exact]) -> tuple[list[Tokens], int]:
+    """Samples of at most `limit` tokens with as many turns in each as fit, and how many single turns had to be shortened
+    or left out because they are too long by themselves."""
+    starts = [*_questions(conversation), len(conversation.messages)]
+    starts[0] = 0
+    samples, too_long = [], 0
+    first = 0
+    while first + 1 < len(starts):
+        fitting: Exact | None = None
+        last = first + 1
+        while last < len(starts):
+            exact = spell(replace(conversation, messages=conversation.messages[starts[first] : starts[last]]))
+            if len(exact.ids) > limit:
+                break
+            fitting, last = exact, last + 1
+        if fitting is None:
+            too_long += 1
+            turn = replace(conversation, messages=conversation.messages[starts[first] : starts[last]])
+            samples += shorten([turn], limit, spell) or []
+            first += 1
+        else:
+            samples.append((fitting.ids, fitting.trained))
+            first = last - 1
+    return [(ids, trained) for ids, trained in samples if trained[1:].any()], too_long
+
+
+def _questions(conversation: Conversation) -> list[int]:
+    """Where a user speaks: a conversation can begin there."""
+    return [index for index, message in enumerate(conversation.messages) if message.role == "user"] or [0]
+
+
+def _shortened(exact: Exact, limit: int, excess: int) -> Tokens | None:
+    """A sample without `excess` of the prompt's words and then without the answers' ends that are still too many."""
+    gone = _prompt_middle(exact, excess)
     gone[_answer_ends(exact, len(exact.ids) - limit - int(gone.sum()))] = True
     stays = ~gone
     if stays.sum() > limit or not (stays & exact.answer & exact.trained & (exact.origins >= 0)).any():

@@ -3,14 +3,14 @@ mask and of the length; knows no file."""
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunesmith import log
 from tunesmith.config.data import DataConfig
-from tunesmith.data.cut import Exact, shorten
+from tunesmith.data.cut import Exact, Tokens, shorten, split
 from tunesmith.data.vocabulary import FIXED, Run, Vocabulary
 from tunesmith.log import DataError, OptionError
 from tunesmith.templates.conversation import ChatFormat, Conversation, Message, Piece, Span
@@ -30,7 +30,7 @@ class Encoded:
     trained: np.ndarray
     lengths: np.ndarray
 
-    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[Tokens]:
         """Ids of each row, and which are trained."""
         ends = np.cumsum(self.lengths).tolist()
         for start, end in zip([0, *ends], ends, strict=False):
@@ -51,45 +51,52 @@ class Encoder:
             else Vocabulary.of(tokenizer, stop_words, allow_special_tokens=cfg.allow_special_tokens)
         )
 
-    def encode(self, conversations: Sequence[Conversation]) -> "Outcome":
-        """Encode conversations, each within `cutoff_len` tokens or dropped.  Raises DataError for a long one when
-        `overflow` is `error`."""
+    def encode(self, groups: Sequence[Sequence[Conversation]]) -> "Outcome":
+        """Encode conversations within `cutoff_len` tokens.  Those of a group, such as a preference pair, are kept or
+        dropped together.  Raises DataError for a long one when `overflow` is `error`."""
         assert self.chat_format is not None, "conversations need a chat format"
-        rows, kept, outcome = [], [], Outcome([], [], [], [])
-        for index, conversation in enumerate(conversations):
+        rows, learned, kept, outcome = list[list[Span]](), list[list[bool]](), list[int](), Outcome()
+        for index, group in enumerate(groups):
             try:
-                spans = self.chat_format.render(conversation)
+                rendered = [self.chat_format.render(conversation) for conversation in group]
             except DataError as reason:
-                outcome.dropped.append((index, _reason(reason, conversation.where)))
+                outcome.dropped.append((index, _reason(reason, group[0].where)))
                 continue
-            rows.append(spans)
             kept.append(index)
-        learned = [self.learned(spans, conversations[index]) for index, spans in zip(kept, rows, strict=True)]
-        encoded = self.encode_many(rows, learned)
-        for index, (ids, trained) in zip(kept, encoded.rows(), strict=True):
-            self._keep(outcome, index, ids, trained, conversations[index])
+            rows += rendered
+            learned += [self.learned(spans, each) for spans, each in zip(rendered, group, strict=True)]
+        encoded = self.encode_many(rows, learned).rows()
+        for index in kept:
+            self._keep(outcome, index, groups[index], [next(encoded) for _ in groups[index]])
         return outcome
 
-    def _keep(
-        self, outcome: "Outcome", index: int, ids: np.ndarray, trained: np.ndarray, conversation: Conversation
-    ) -> None:
-        """Add a row to the outcome, shortened or dropped if it is too long."""
-        limit, tokens = self.cfg.cutoff_len, len(ids)
+    def _keep(self, outcome: "Outcome", index: int, group: Sequence[Conversation], samples: list[Tokens]) -> None:
+        """Add a group's samples to the outcome: shortened, split or dropped if they are too long."""
+        limit, overflow = self.cfg.cutoff_len, self.cfg.overflow
+        tokens = max(len(ids) for ids, _ in samples)
         if tokens > limit:
-            if self.cfg.overflow == "error":
-                raise DataError(f"{conversation.where}: has {tokens} tokens, over cutoff_len {limit} (overflow: error)")
-            shorter = self.cfg.overflow == "truncate"
-            shortened = shorten(conversation, limit, self.spell_exactly) if shorter else None
-            if shortened is None:
-                why = "longer than cutoff_len" if self.cfg.overflow == "drop" else "no answer left within cutoff_len"
-                outcome.dropped.append((index, why))
+            if overflow == "error":
+                raise DataError(f"{group[0].where}: has {tokens} tokens, over cutoff_len {limit} (overflow: error)")
+            if overflow == "drop":
+                outcome.dropped.append((index, "longer than cutoff_len"))
                 return
-            outcome.cut.append((index, tokens))
-            ids, trained = shortened
-        if not trained[1:].any():
+            cut = True
+            if overflow == "split" and len(group) == 1 and not self.cfg.mask_history:
+                samples, too_long = split(group[0], limit, self.spell_exactly)
+                cut = too_long > 0
+                if len(samples) > 1:
+                    outcome.split.append((index, len(samples)))
+            else:
+                samples = shorten(group, limit, self.spell_exactly) or []
+            if not samples:
+                outcome.dropped.append((index, "no answer left within cutoff_len"))
+                return
+            if cut:
+                outcome.cut.append((index, tokens))
+        if not all(trained[1:].any() for _, trained in samples):
             outcome.dropped.append((index, "no token to train"))
             return
-        outcome.rows.append((ids, trained))
+        outcome.samples.append(samples)
         outcome.kept.append(index)
 
     def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[bool]] | None = None) -> Encoded:
@@ -180,15 +187,17 @@ class Encoder:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of conversations, by their place in the list."""
+    """What became of groups of conversations, by their place in the list."""
 
-    rows: list[tuple[np.ndarray, np.ndarray]]
-    """Ids and which are trained, of each kept one."""
-    kept: list[int]
-    dropped: list[tuple[int, str]]
+    samples: list[list[Tokens]] = field(default_factory=list)
+    """Each kept group's: as many as it has conversations, or more where one was split."""
+    kept: list[int] = field(default_factory=list)
+    dropped: list[tuple[int, str]] = field(default_factory=list)
     """Place and reason."""
-    cut: list[tuple[int, int]]
+    cut: list[tuple[int, int]] = field(default_factory=list)
     """Place, and tokens before it was shortened."""
+    split: list[tuple[int, int]] = field(default_factory=list)
+    """Place, and the samples it became."""
 
 
 def _override(messages: Sequence[Message], span: Span, learned: bool) -> bool:

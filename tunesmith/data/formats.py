@@ -1,20 +1,23 @@
 """Rows -> conversations: alpaca, sharegpt, openai messages, plain text.  Knows columns and roles; knows no template and
 no token."""
 
+import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith import catalog
 from tunesmith.data.files import Row, Values
-from tunesmith.data.sources import Columns, Shape, Tags
+from tunesmith.data.sources import OPENAI_TAGS, Columns, Shape, Tags
 from tunesmith.templates.conversation import Conversation, Message, Role
 
 _ASKING, _ANSWERING = ("user", "observation"), ("assistant", "function")
 _PLACEHOLDER = re.compile(r"\{\{(name|author)\}\}")
 _Turn = tuple[Role, str, bool | float | None]
+Format = Callable[[Values, Columns, Tags], tuple[list[_Turn], str]]
+"""What a data format is: a row's turns and its system prompt, from its columns."""
 
 
 class Unusable(Exception):
@@ -31,12 +34,35 @@ class Reader:
 
     def conversation(self, row: Row) -> Conversation:
         """The row as a conversation that ends with an answer.  Raises Unusable."""
+        turns, system = _turns(self.shape, row.values)
+        return self._checked(turns, system, row)
+
+    def pair(self, row: Row) -> tuple[Conversation, Conversation]:
+        """The row as two conversations that differ in their last answer, the chosen and the rejected one; only that
+        answer is trained.  Raises Unusable."""
+        shape, values = self.shape, row.values
+        (chosen, told), (rejected, _) = (
+            _answers(shape, values, c) for c in (shape.columns.chosen, shape.columns.rejected)
+        )
+        asked, system = _asked(shape, values) or (chosen[:-1], told)
+        prompt = _untrained(asked)
+        return self._checked([*prompt, chosen[-1]], system, row), self._checked([*prompt, rejected[-1]], system, row)
+
+    def judged(self, row: Row) -> tuple[Conversation, bool]:
+        """The row as a conversation, of which only the last answer is trained, and whether that answer is desirable.
+        Raises Unusable."""
+        turns, system = _turns(self.shape, row.values)
+        desirable = _require(row.values, self.shape.columns.kto_tag)
+        if not isinstance(desirable, bool):
+            raise Unusable(f"'{self.shape.columns.kto_tag}' is neither true nor false")
+        return self._checked([*_untrained(turns[:-1]), *turns[-1:]], system, row), desirable
+
+    def _checked(self, turns: list[_Turn], system: str, row: Row) -> Conversation:
         columns, values = self.shape.columns, row.values
-        turns, told = catalog.find("format", self.shape.formatting)(values, columns, self.shape.tags)
-        system = told or _text_or_none(values, columns.system)
+        told = system or _text_or_none(values, columns.system)
         messages = tuple(Message(role, self.fill(content), loss) for role, content, loss in turns)
         _check_order(messages)
-        return Conversation(messages, self.fill(system) if system else None, _tools(values, columns), row.where)
+        return Conversation(messages, self.fill(told) if told else None, _tools(values, columns), row.where)
 
     def text(self, row: Row) -> str:
         """All that the row says, as one text to train on.  Raises Unusable."""
@@ -67,11 +93,12 @@ def alpaca(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], s
             ("assistant", _plain(pair[1], columns.history), None),
         ]
     question = [_text_or_none(values, column) for column in (columns.prompt, columns.query)]
-    answer = _require(values, columns.response)
     asked = "\n".join(part for part in question if part)
     if not asked and columns.prompt and columns.prompt not in values:
         raise Unusable(f"no column '{columns.prompt}'")
-    turns += [("user", asked, None), ("assistant", _plain(answer, columns.response), None)]
+    turns.append(("user", asked, None))
+    if columns.response:
+        turns.append(("assistant", _plain(_require(values, columns.response), columns.response), None))
     return turns, ""
 
 
@@ -133,6 +160,42 @@ def text(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str
     raise Unusable("plain text, which only the stage pt trains on")
 
 
+@functools.cache
+def _format(name: str) -> Format:
+    return catalog.find("format", name)
+
+
+def _turns(shape: Shape, values: Values) -> tuple[list[_Turn], str]:
+    return _format(shape.formatting)(values, shape.columns, shape.tags)
+
+
+def _asked(shape: Shape, values: Values) -> tuple[list[_Turn], str] | None:
+    """What a preference pair's answers answer; None when they bring it themselves."""
+    columns = replace(shape.columns, response=None)
+    if (columns.prompt if shape.formatting == "alpaca" else columns.messages) not in values:
+        return None
+    return _format(shape.formatting)(values, columns, shape.tags)
+
+
+def _answers(shape: Shape, values: Values, column: str | None) -> tuple[list[_Turn], str]:
+    """One side of a preference pair: turns that end with its answer.  It is a text, a message, or a list of messages."""
+    value = _require(values, column)
+    if isinstance(value, str):
+        return [("assistant", value, None)], ""
+    messages = [value] if isinstance(value, dict) else _listed(value, column)
+    if not messages or not all(isinstance(message, dict) for message in messages):
+        raise Unusable(f"'{column}' is neither a text nor messages")
+    formatting, tags = shape.formatting, shape.tags
+    if formatting == "alpaca":
+        formatting, tags = ("openai", OPENAI_TAGS) if "role" in messages[0] else ("sharegpt", tags)
+    turns, system = _format(formatting)({"messages": messages}, replace(shape.columns, messages="messages"), tags)
+    return (turns or [("assistant", "", None)]), system
+
+
+def _untrained(turns: Sequence[_Turn]) -> list[_Turn]:
+    return [(role, content, False) for role, content, _ in turns]
+
+
 def _calls(message: Values) -> str:
     """The tool calls of an assistant's message as JSON: one object, or a list of several; '' without calls."""
     written = message.get("tool_calls") or (
@@ -192,7 +255,7 @@ def _messages(values: Values, columns: Columns) -> list[Values]:
 def _require(values: Values, column: str | None) -> Any:
     """The column's value.  Raises Unusable when there is none."""
     if column is None:
-        raise Unusable("the dataset names no column for the answer")
+        raise Unusable("a column that the dataset does not name")
     if column not in values:
         raise Unusable(f"no column '{column}'")
     if values[column] is None:
@@ -269,7 +332,7 @@ def _loss(message: Values) -> bool | float | None:
 def _texts(values: Values, columns: Columns, shape: Shape) -> Iterable[str]:
     """What a row says, in its order: a text's column; an alpaca row's question and answer; each message's content."""
     if shape.formatting in ("sharegpt", "openai"):
-        turns, system = catalog.find("format", shape.formatting)(values, columns, shape.tags)
+        turns, system = _turns(shape, values)
         return [text for text in (system, *(turn[1] for turn in turns)) if text]
     _require(values, columns.prompt)
     named = (columns.prompt, columns.query, columns.response)

@@ -16,7 +16,7 @@ from tunesmith.data.encode import Encoder
 from tunesmith.data.formats import Reader, Unusable
 from tunesmith.data.outlook import OnProgress, Outlook
 from tunesmith.data.pack import Blocks
-from tunesmith.data.prepare import Workers
+from tunesmith.data.prepare import Kind, Workers
 from tunesmith.data.report import Report
 from tunesmith.data.sample import Samples
 from tunesmith.data.sources import Dataset, find_datasets
@@ -26,6 +26,19 @@ from tunesmith.templates.conversation import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+KINDS: dict[str, Kind] = {
+    "pt": "text", "sft": "conversation", "rm": "pair", "dpo": "pair", "kto": "judged",
+}  # fmt: skip
+"""What each stage makes of a row."""
+
+_CALLED: dict[Kind, str] = {
+    "text": "texts",
+    "conversation": "conversations",
+    "pair": "preference pairs (ranking: true)",
+    "judged": "answers with a label (kto_tag)",
+}
 
 
 @dataclass(slots=True)
@@ -83,11 +96,11 @@ class _Job:
 
     def __init__(self, cfg: DataConfig, stage: str, seed: int, encoder: Encoder, outlook: Outlook):
         self.cfg, self.seed, self.encoder, self.outlook = cfg, seed, encoder, outlook
-        self.plain_text = stage == "pt"
+        self.stage, self.kind = stage, KINDS[stage]
         self.workers = Workers(
             _workers(cfg.preprocessing_num_workers),
             encoder,
-            plain_text=self.plain_text,
+            kind=self.kind,
             strict=cfg.strict,
             chunk_rows=cfg.preprocessing_batch_size,
         )
@@ -104,7 +117,7 @@ class _Job:
 
     def final(self, samples: ArraySamples) -> ArraySamples | Blocks:
         """What is batched: the rows, or plain text in blocks."""
-        return Blocks(samples, self.cfg.cutoff_len) if self.plain_text else samples
+        return Blocks(samples, self.cfg.cutoff_len) if self.kind == "text" else samples
 
     def finish(self) -> None:
         """Tell what was seen in several rows once."""
@@ -114,11 +127,9 @@ class _Job:
             log.warn("placeholders", f"{name} has {shown}, which stays as it is; set placeholders: {{{given}}}")
 
     def _add(self, dataset: Dataset, gatherer: Gatherer) -> None:
-        if not self.plain_text and (dataset.shape.ranking or dataset.shape.columns.kto_tag):
-            kind = "preference pairs" if dataset.shape.ranking else "KTO labels"
-            raise OptionError(f"dataset: {dataset.name} holds {kind}, which stage sft does not train on")
+        self._check_shape(dataset)
         reader = Reader(dataset.shape, self.cfg.placeholders)
-        if not self.plain_text and not self.checked:
+        if self.kind != "text" and not self.checked:
             self.checked = self._check_format(dataset, reader)
         most = mix.limit(dataset, self.cfg.max_samples)
         rows = mix.take(dataset, most, self.cfg.sample_strategy, self.seed, self.outlook.meter)
@@ -128,6 +139,8 @@ class _Job:
             done, kept = done + prepared.read, kept + len(prepared.chunk.lengths)
             for reason, where in prepared.dropped:
                 self.report.drop(reason, where)
+            for where, samples in prepared.split:
+                self.report.divide(where, samples)
             for where, tokens in prepared.cut:
                 self.report.shorten(where, tokens)
             if prepared.unfilled:
@@ -137,6 +150,15 @@ class _Job:
         if not kept:
             why = "; ".join(f"{reason}: {tally}" for reason, tally in self.report.dropped.items())
             raise DataError(f"{dataset.name}: none of its {done} rows can be used" + (f" ({why})" if why else ""))
+
+    def _check_shape(self, dataset: Dataset) -> None:
+        """Refuse data that the stage cannot use."""
+        shape = dataset.shape
+        holds: Kind = "pair" if shape.ranking else "judged" if shape.columns.kto_tag else "conversation"
+        if self.kind != "text" and holds != self.kind:
+            raise OptionError(
+                f"dataset: {dataset.name} holds {_CALLED[holds]}; the stage {self.stage} needs {_CALLED[self.kind]}"
+            )
 
     def _check_format(self, dataset: Dataset, reader: Reader) -> bool:
         """Check the chat format against the vocabulary on the first usable row; False when there is none."""
@@ -162,6 +184,8 @@ def _groups(datasets: Sequence[Dataset], each: bool) -> dict[str, Sequence[Datas
 
 def _check(cfg: DataConfig, stage: str) -> None:
     problems = []
+    if stage not in KINDS:
+        problems.append(f"stage: {stage} is not built yet")
     if not cfg.dataset:
         problems.append("dataset: names no data to train on")
     if cfg.val_size and cfg.eval_dataset:
@@ -185,7 +209,7 @@ def _describe(
     report: Report, train: ArraySamples, samples: ArraySamples | Blocks, evals: dict[str, ArraySamples]
 ) -> None:
     """Fill in the report's sums.  Raises DataError when nothing would be trained."""
-    report.kept, report.evaluated = len(train), sum(map(len, evals.values()))
+    report.kept, report.evaluated = train.source_rows(), sum(each.source_rows() for each in evals.values())
     report.samples, report.tokens = len(samples), int(samples.lengths.sum(dtype="int64"))
     report.longest = int(samples.lengths.max(initial=0))
     report.trained_tokens = samples.trained_tokens()

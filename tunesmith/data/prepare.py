@@ -10,17 +10,32 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, islice
 from multiprocessing import get_context
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tunesmith.data.cut import Tokens
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader, Unusable
-from tunesmith.data.store import Chunk
+from tunesmith.data.store import BAD, GOOD, PLAIN, Chunk
 from tunesmith.log import DataError
 from tunesmith.templates.conversation import Conversation
 
 _SPACES = re.compile(r"\s+")
+
+
+Kind = Literal["text", "conversation", "pair", "judged"]
+"""What a stage makes of a row."""
+
+
+class EncodedRow(NamedTuple):
+    """A row's sample, before many are joined."""
+
+    row: Row
+    tokens: Tokens
+    key: int
+    mark: int
 
 
 @dataclass(slots=True)
@@ -33,6 +48,8 @@ class PreparedRows:
     """Reason and row."""
     cut: list[tuple[str, int]] = field(default_factory=list)
     """Row, and its tokens before it was shortened."""
+    split: list[tuple[str, int]] = field(default_factory=list)
+    """Row, and the samples it became."""
     unfilled: set[str] = field(default_factory=set)
     """Placeholders that were seen and have no value."""
 
@@ -42,35 +59,42 @@ class Preparer:
     """Prepares rows; travels to worker processes, so it holds nothing that cannot."""
 
     encoder: Encoder
-    plain_text: bool
-    """Rows are texts, not conversations."""
+    kind: Kind
     strict: bool
 
     def __call__(self, reader: Reader, rows: list[Row]) -> PreparedRows:
         """Encode rows that `reader` understands.  Raises DataError for a row that is dropped or cut if `strict`."""
-        prepared = PreparedRows(_chunk([], [], []), len(rows))
-        prepare = self._texts if self.plain_text else self._conversations
-        prepared.chunk = _chunk(*prepare(reader, rows, prepared))
+        prepared = PreparedRows(chunk([]), len(rows))
+        prepare = self._texts if self.kind == "text" else self._conversations
+        prepared.chunk = chunk(list(prepare(reader, rows, prepared)))
         prepared.unfilled = set(reader.unfilled)
         if self.strict and (prepared.dropped or prepared.cut):
             raise DataError(_first_problem(prepared))
         return prepared
 
-    def _conversations(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> "_Encoded":
-        conversations, usable = list[Conversation](), list[Row]()
+    def _conversations(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> Iterator[EncodedRow]:
+        read = {"conversation": _alone, "pair": _pair, "judged": _judged}[self.kind]
+        groups, usable = list[tuple[Conversation, ...]](), list[tuple[Row, tuple[int, ...]]]()
         for row in rows:
             try:
-                conversations.append(reader.conversation(row))
-                usable.append(row)
+                conversations, marks = read(reader, row)
+                groups.append(conversations)
+                usable.append((row, marks))
             except Unusable as reason:
                 prepared.dropped.append((str(reason), row.where))
-        outcome = self.encoder.encode(conversations)
-        prepared.dropped += [(reason, usable[index].where) for index, reason in outcome.dropped]
-        prepared.cut += [(usable[index].where, tokens) for index, tokens in outcome.cut]
-        keys = [_key(_prompt(conversations[index])) for index in outcome.kept]
-        return [usable[index] for index in outcome.kept], outcome.rows, keys
+        outcome = self.encoder.encode(groups)
+        prepared.dropped += [(reason, usable[index][0].where) for index, reason in outcome.dropped]
+        prepared.cut += [(usable[index][0].where, tokens) for index, tokens in outcome.cut]
+        prepared.split += [(usable[index][0].where, samples) for index, samples in outcome.split]
+        for index, samples in zip(outcome.kept, outcome.samples, strict=True):
+            row, marks = usable[index]
+            key = _key(_prompt(groups[index][0]))
+            for tokens, mark in zip(
+                samples, marks if len(marks) == len(samples) else marks * len(samples), strict=True
+            ):
+                yield EncodedRow(row, tokens, key, mark)
 
-    def _texts(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> "_Encoded":
+    def _texts(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> Iterator[EncodedRow]:
         texts, usable = list[str](), list[Row]()
         for row in rows:
             try:
@@ -78,11 +102,22 @@ class Preparer:
                 usable.append(row)
             except Unusable as reason:
                 prepared.dropped.append((str(reason), row.where))
-        encoded = self.encoder.encode_texts(texts)
-        return usable, list(encoded.rows()), [_key(text) for text in texts]
+        encoded = self.encoder.encode_texts(texts).rows()
+        for row, text, tokens in zip(usable, texts, encoded, strict=True):
+            yield EncodedRow(row, tokens, _key(text), PLAIN)
 
 
-_Encoded = tuple[list[Row], list[tuple[np.ndarray, np.ndarray]], list[int]]
+def _alone(reader: Reader, row: Row) -> tuple[tuple[Conversation, ...], tuple[int, ...]]:
+    return (reader.conversation(row),), (PLAIN,)
+
+
+def _pair(reader: Reader, row: Row) -> tuple[tuple[Conversation, ...], tuple[int, ...]]:
+    return reader.pair(row), (GOOD, BAD)
+
+
+def _judged(reader: Reader, row: Row) -> tuple[tuple[Conversation, ...], tuple[int, ...]]:
+    conversation, desirable = reader.judged(row)
+    return (conversation,), (GOOD if desirable else BAD,)
 
 
 def _first_problem(prepared: PreparedRows) -> str:
@@ -93,16 +128,18 @@ def _first_problem(prepared: PreparedRows) -> str:
     return f"{where}: has {tokens} tokens, over cutoff_len (strict: true)"
 
 
-def _chunk(rows: list[Row], encoded: list[tuple[np.ndarray, np.ndarray]], keys: list[int]) -> Chunk:
-    files = list(dict.fromkeys(row.file for row in rows))
+def chunk(rows: list[EncodedRow]) -> Chunk:
+    """Encoded rows as flat arrays."""
+    files = list(dict.fromkeys(each.row.file for each in rows))
     return Chunk(
-        np.concatenate([ids for ids, _ in encoded]) if encoded else np.zeros(0, np.int32),
-        np.concatenate([trained for _, trained in encoded]) if encoded else np.zeros(0, bool),
-        np.array([len(ids) for ids, _ in encoded], dtype=np.int32),
+        np.concatenate([each.tokens[0] for each in rows]) if rows else np.zeros(0, np.int32),
+        np.concatenate([each.tokens[1] for each in rows]) if rows else np.zeros(0, bool),
+        np.array([len(each.tokens[0]) for each in rows], dtype=np.int32),
         files,
-        np.array([files.index(row.file) for row in rows], dtype=np.int32),
-        np.array([row.number for row in rows], dtype=np.int32),
-        np.array(keys, dtype=np.uint64),
+        np.array([files.index(each.row.file) for each in rows], dtype=np.int32),
+        np.array([each.row.number for each in rows], dtype=np.int32),
+        np.array([each.key for each in rows], dtype=np.uint64),
+        np.array([each.mark for each in rows], dtype=np.uint8),
     )
 
 
@@ -121,9 +158,9 @@ def _key(text: str) -> int:
 class Workers:
     """Runs a preparer on chunks of rows: in this process, or in `count` others once there is enough to do for them."""
 
-    def __init__(self, count: int, encoder: Encoder, *, plain_text: bool, strict: bool, chunk_rows: int):
+    def __init__(self, count: int, encoder: Encoder, *, kind: Kind, strict: bool, chunk_rows: int):
         self.count, self.chunk_rows = count, chunk_rows
-        self.preparer = Preparer(encoder, plain_text, strict)
+        self.preparer = Preparer(encoder, kind, strict)
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":

@@ -34,6 +34,8 @@ class Report:
     """Rows left out, by reason."""
     cut: Tally = field(default_factory=Tally)
     """Rows shortened to `cutoff_len`."""
+    divided: Tally = field(default_factory=Tally)
+    """Rows split into several samples."""
     cutoff_len: int = 0
     kept: int = 0
     """Rows to train on."""
@@ -55,6 +57,10 @@ class Report:
         """Count a row that had `tokens` tokens and was shortened."""
         self.cut.add(f"{row}: {tokens:,} tokens", self.named_rows)
 
+    def divide(self, row: str, samples: int) -> None:
+        """Count a row that became several samples."""
+        self.divided.add(f"{row}: {samples} samples", self.named_rows)
+
     def lines(self) -> list[str]:
         """The report on one screen."""
         share = self.trained_tokens / max(self.tokens, 1)
@@ -66,6 +72,8 @@ class Report:
         lines += [f"dropped       {reason}: {tally}" for reason, tally in self.dropped.items()]
         if self.cut.count:
             lines.append(f"cut           to cutoff_len {self.cutoff_len:,}: {self.cut}")
+        if self.divided.count:
+            lines.append(f"split         to fit cutoff_len {self.cutoff_len:,}: {self.divided}")
         lines.append(f"tokens        {self.tokens:,} in {self.samples:,} samples, the longest {self.longest:,}")
         lines.append(f"trained       {self.trained_tokens:,} tokens ({share:.1%})")
         return lines

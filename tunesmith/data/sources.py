@@ -210,6 +210,9 @@ def _checked_entry(raw: Any, subject: str) -> Entry:
             problems += _problems(raw[part], kind, f"{subject}: {part}")
     if raw.get("formatting") not in (None, *get_args(Formatting)):
         problems.append(f"{subject}: formatting must be {', '.join(get_args(Formatting))}, got {raw['formatting']!r}")
+    columns = raw.get("columns") or {}
+    if raw.get("ranking") is True and isinstance(columns, dict) and not {"chosen", "rejected"} <= set(columns):
+        problems.append(f"{subject}: ranking needs columns chosen and rejected")
     problems += [f"{subject}: {key}: {why}" for key, why in _NOT_BUILT.items() if raw.get(key)]
     if problems:
         raise OptionError(*problems)

@@ -11,6 +11,10 @@ import numpy as np
 
 from tunesmith.data.sample import IGNORED, Sample
 
+PLAIN, GOOD, BAD = 0, 1, 2
+"""What a row's answer is: just an answer, one that is chosen or desirable, one that is rejected or undesirable.  The
+chosen answer of a pair stands right before its rejected one."""
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -30,6 +34,8 @@ class Chunk:
     """int32 [rows]: each row's number in its file, from 1"""
     keys: np.ndarray
     """uint64 [rows]: equal for equal prompts"""
+    marks: np.ndarray
+    """uint8 [rows]: PLAIN, or what an answer is worth"""
 
 
 class ArraySamples:
@@ -71,6 +77,16 @@ class ArraySamples:
         """uint64 [rows]: equal for equal prompts."""
         return self.rows.keys[self.order]
 
+    @property
+    def marks(self) -> np.ndarray:
+        """uint8 [rows]: what each row's answer is."""
+        return self.rows.marks[self.order]
+
+    def source_rows(self) -> int:
+        """Rows of the data that these samples came from: a pair or a split conversation is several samples."""
+        places = self.rows.file_of[self.order], self.rows.numbers[self.order]
+        return int(len(self) and 1 + np.any([np.diff(each) != 0 for each in places], axis=0).sum())
+
     def trained_tokens(self) -> int:
         """Tokens that are trained, over all rows; a row's first token never is."""
         counts = np.concatenate([[0], np.cumsum(self.rows.trained, dtype=np.int64)])
@@ -82,7 +98,7 @@ class ArraySamples:
     def fingerprint(self) -> str:
         """sha256 over all ids, labels and their order."""
         digest = hashlib.sha256()
-        for array in (self.rows.ids, self.rows.trained, self.rows.lengths, self.order):
+        for array in (self.rows.ids, self.rows.trained, self.rows.lengths, self.rows.marks, self.order):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -112,6 +128,7 @@ class Gatherer:
             _joined(file_of, np.int32),
             _joined([chunk.numbers for chunk in self.chunks], np.int32),
             _joined([chunk.keys for chunk in self.chunks], np.uint64),
+            _joined([chunk.marks for chunk in self.chunks], np.uint8),
         )
         self.chunks.clear()
         return ArraySamples(rows)
