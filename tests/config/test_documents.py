@@ -16,6 +16,8 @@ YAML_WRONG = [
     ("seed: 1\nlr: !!python/object:os.system x\n", "2: lr: the tag !!python/object:os.system is not allowed"),
     ("eval_dataset: &x [*x]\n", "1: eval_dataset: its aliases (`*name`) make it endless or far too large"),
     ("seed: 1\nlr: 1\nseed: 1\n", "3: 'seed' is given twice, first in line 1"),
+    ("seed: 1\nplaceholders:\n  a: 1\n  b: 1\n  a: 2\n", "5: placeholders: not valid YAML: a key is written twice in one "
+     "mapping"),
     ("? [a]\n: b\n", "1: an option's name must be plain text"),
     ("1: 2\n", "1: unknown option '1'"),
     ("seed: " + "[" * 3000, "1: it is nested too deeply"),

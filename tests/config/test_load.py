@@ -185,6 +185,25 @@ def test_what_is_missing_is_told_by_command():
     assert load(["--no-do_train", "--do_eval", "--model", "m", "--eval_dataset", "e"], "train").config.train.do_eval
 
 
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("model_name_or_pth: m\ndataset: d\n", []),
+        ("model_name_or_path: [m]\ndataset: d\n", []),
+        ("model_name_or_path: 'm\ndataset: d\n", []),
+        ("dataset: d\n", ["--model_name_or_path"]),
+        ("dataset: d\n", ["–model", "m"]),
+        ("dataset: d\n", ["-model", "m"]),
+        ("dataset: d\n", ["model_nam=m"]),
+        ("dataset: d\n", ["nothere.yaml"]),
+    ],
+)
+def test_what_is_wrong_is_not_missing_too(yaml, words):
+    with pytest.raises(OptionError) as caught:
+        load([*written("x.yaml", yaml), *words], "train")
+    assert len(caught.value.problems) == 1
+
+
 def test_debug_reaches_processes_that_are_started_later(loaded, monkeypatch):
     import os
 

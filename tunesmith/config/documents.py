@@ -31,8 +31,8 @@ TOO_DEEP = "it is nested too deeply"
 JSON_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 
 
-def read_yaml(text: str, source: Source) -> list[Written]:
-    """The options of a YAML file, in its order."""
+def read_yaml(text: str, source: Source) -> list[Written] | None:
+    """The options of a YAML file, in its order; None when it can't be read, which is noted."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 
@@ -51,10 +51,11 @@ def read_yaml(text: str, source: Source) -> list[Written]:
         source.problem(1, _yaml_words(problem))
     except RecursionError:
         source.problem(1, TOO_DEEP)
-    return []
+    return None
 
 
 def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
+    from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.nodes import MappingNode, ScalarNode
 
     if root is None or (isinstance(root, ScalarNode) and root.value == ""):
@@ -77,6 +78,10 @@ def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
             first[key] = place.line
             try:
                 value = yaml.constructor.construct_object(value_node, deep=True)
+            except MarkedYAMLError as problem:
+                line = problem.problem_mark.line + 1 if problem.problem_mark else place.line
+                source.problem(line, f"{key}: {_yaml_words(problem)}")
+                continue
             except (ValueError, OverflowError) as problem:
                 source.problem(place.line, f"{key}: {_yaml_words(problem)}")
                 continue
@@ -111,23 +116,23 @@ def _yaml_words(problem: Exception) -> str:
     return f"not valid YAML: {text.split(' in ')[0].split('. See')[0][:100]}"
 
 
-def read_json(text: str, source: Source) -> list[Written]:
-    """The options of a JSON file, in its order."""
+def read_json(text: str, source: Source) -> list[Written] | None:
+    """The options of a JSON file, in its order; None when it can't be read, which is noted."""
     try:
         pairs = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as problem:
         source.problem(problem.lineno, f"not valid JSON: {problem.msg}")
-        return []
+        return None
     except RecursionError:
         source.problem(1, TOO_DEEP)
-        return []
+        return None
     except ValueError:
         # Python reads no number of more than 4300 digits.
         source.problem(1, "not valid JSON: a number of thousands of digits")
-        return []
+        return None
     if not isinstance(pairs, _Pairs):
         source.problem(1, 'must hold {"option": value, ...}')
-        return []
+        return None
     first: dict[str, int] = {}
     found = []
     for (key, value), line in zip(pairs, _key_lines(text), strict=True):

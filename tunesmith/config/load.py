@@ -55,12 +55,13 @@ def load(arguments: list[str], command: str) -> Loaded:
     sources = [Source(path, layer, problems) for layer, path in enumerate(files)]
     layers = [_read_file(source, command, environment) for source in sources]
     values: dict[str, Value] = {}
-    bad: set[str] = set()
+    if None in layers:
+        problems.doubt(*rules.NEEDS.get(command, ()))  # they may stand in the file that can't be read
     for written in (*layers, [*on_line, *extra]):
-        _lay_over(values, _layer(written, problems, bad))
+        _lay_over(values, _layer(written or (), problems))
     config = _config({name: entry.value for name, entry in values.items()})
     given = frozenset(values)
-    findings = [one for one in rules.check(config, given, command) if not bad.intersection(one.options)]
+    findings = [one for one in rules.check(config, given, command) if not problems.doubted.intersection(one.options)]
     _report(problems, findings, values)
     problems.tell(quiet=PARENT_VARIABLE in os.environ)
     os.environ |= environment
@@ -82,6 +83,7 @@ def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[P
                 problems.add(word.place, f"'{word.text}' is a folder, not a config file")
             elif not os.path.exists(path):
                 problems.add(word.place, f"there is no file '{word.text}'{_near_files(path)}")
+                problems.doubt(*rules.NEEDS.get(command, ()))
             else:
                 files.append(path)
         elif command in POSITIONAL and not extra:
@@ -109,11 +111,12 @@ def _near_files(path: Path) -> str:
     return f"; '{path.parent}' holds {', '.join(beside[:3])}" if beside else ""
 
 
-def _read_file(source: Source, command: str, environment: dict[str, str]) -> list[Written]:
-    """The options of one file: YAML, JSON, or a pasted command, whose variables are added to `environment`."""
+def _read_file(source: Source, command: str, environment: dict[str, str]) -> list[Written] | None:
+    """The options of one file: YAML, JSON, or a pasted command, whose variables are added to `environment`.  None when
+    it can't be read."""
     text = _text(source)
     if text is None:
-        return []
+        return None
     if source.path.suffix.lower() == ".json":
         return documents.read_json(text, source)
     if not shell.looks_like_command(text):
@@ -122,10 +125,10 @@ def _read_file(source: Source, command: str, environment: dict[str, str]) -> lis
         pasted = shell.read_command(text, source)
     except shell.Unclear as problem:
         source.problem(problem.line, str(problem))
-        return []
+        return None
     if pasted.name not in (None, command):
         source.problem(1, f"holds the command '{pasted.name}', not '{command}'")
-        return []
+        return None
     written, others = words.read_words(pasted.words, source.problems)
     for word in others:
         source.problem(word.place.line, f"'{word.text}' is no option; text with spaces needs quotes")
@@ -153,7 +156,7 @@ def _text(source: Source) -> str | None:
         return None
 
 
-def _layer(options: Iterable[Written], problems: Problems, bad: set[str]) -> dict[str, Value]:
+def _layer(options: Iterable[Written], problems: Problems) -> dict[str, Value]:
     """One file's or the command line's values by canonical name.  Two spellings that disagree are a problem."""
     values: dict[str, Value] = {}
     for written in options:
@@ -165,7 +168,7 @@ def _layer(options: Iterable[Written], problems: Problems, bad: set[str]) -> dic
             entry = check(name, written, problems)
         except Unreadable as problem:
             problems.add(written.place, f"{written.shown}: {problem}")
-            bad.add(name)
+            problems.doubt(name)
             continue
         if entry is None:
             continue
@@ -174,7 +177,7 @@ def _layer(options: Iterable[Written], problems: Problems, bad: set[str]) -> dic
             values[name] = entry
         elif before.value != entry.value and not (entry.denies and str(before.value) not in entry.denies):
             problems.add(written.place, _contradiction(name, before.written, written))
-            bad.add(name)
+            problems.doubt(name)
         elif before.denies and entry.denies:
             values[name] = Value(before.value, before.written, before.denies | entry.denies)
     return values
@@ -198,7 +201,7 @@ def _foreign(written: Written, problems: Problems) -> None:
     if name in foreign.INERT:
         problems.remark(log.warn, name, f"has no effect: {foreign.INERT[name]}")
     elif name not in foreign.UNBUILT:
-        problems.add(written.place, words.unknown(written.shown, name))
+        words.report_unknown(written.shown, name, written.place, problems)
     elif not _is_harmless(written, foreign.UNBUILT[name]):
         instead = f"; {foreign.INSTEAD[name]}" if name in foreign.INSTEAD else ""
         problems.add(written.place, f"{written.shown}: not built yet{instead}")

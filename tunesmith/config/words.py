@@ -8,11 +8,11 @@ import os
 import re
 from collections import deque
 
-from tunesmith.catalog import did_you_mean
+from tunesmith.catalog import nearest
 from tunesmith.config import compat, foreign
 from tunesmith.config.schema import fields
 from tunesmith.config.shapes import FALSE, SWITCH, TRUE, Shape, shape_of
-from tunesmith.config.written import Problems, Word, Written
+from tunesmith.config.written import Place, Problems, Word, Written
 
 OPTION = re.compile(r"--[A-Za-z]")
 PAIR = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
@@ -33,10 +33,13 @@ def is_known(name: str) -> bool:
     return compat.canonical(name) in fields() or name in foreign.INERT or name in foreign.UNBUILT
 
 
-def unknown(shown: str, name: str) -> str:
-    """The sentence about an option that does not exist."""
-    form = "'--{}'" if shown.startswith("--") else "'{}'"
-    return f"unknown option '{shown}'{did_you_mean(name, known_names(), form)}"
+def report_unknown(shown: str, name: str, place: Place, problems: Problems) -> None:
+    """Note an option that does not exist, and the one that was probably meant."""
+    meant = nearest(name, known_names())
+    dashes = "--" if shown.startswith("--") else ""
+    guess = f"; did you mean '{dashes}{meant}'?" if meant else ""
+    problems.add(place, f"unknown option '{shown}'{guess}")
+    problems.doubt(*([compat.canonical(meant)] if meant else []))
 
 
 def spelled_shape(name: str) -> Shape:
@@ -56,19 +59,21 @@ def read_words(words: list[Word], problems: Problems) -> tuple[list[Written], li
         word = rest.popleft()
         if dashed := TYPOGRAPHIC_DASH.match(word.text):
             problems.add(word.place, f"'{word.text}' begins with a typographic dash; write '--{dashed[1]}'")
+            problems.doubt(compat.canonical(dashed[1].replace("-", "_")))
             _skip_value(rest)
         elif OPTION.match(word.text):
             option = _option(word, rest, problems)
             written += [option] if option else []
         elif LONE_DASH.match(word.text):
             problems.add(word.place, f"'{word.text}': options begin with two dashes; write '-{word.text}'")
+            problems.doubt(compat.canonical(word.text[1:].partition("=")[0].replace("-", "_")))
             _skip_value(rest)
         elif (pair := PAIR.fullmatch(word.text)) and not _is_file(word.text):
             name = pair[1].replace("-", "_")
             if is_known(name):
                 written.append(Written(name, pair[2], word.place, pair[1], is_text=True))
             else:
-                problems.add(word.place, unknown(pair[1], name))
+                report_unknown(pair[1], name, word.place, problems)
         else:
             others.append(word)
     return _once(written, problems), others
@@ -87,6 +92,7 @@ def _option(word: Word, rest: deque[Word], problems: Problems) -> Written | None
         values = _list_values(rest)
         if not values:
             problems.add(word.place, f"{shown}: needs a value")
+            problems.doubt(compat.canonical(name))
             return None
         return Written(name, values[0] if len(values) == 1 else values, word.place, shown, is_text=True)
     if shape.is_switch() and not (rest and _belongs_to_switch(rest[0].text, shape)):
@@ -94,6 +100,7 @@ def _option(word: Word, rest: deque[Word], problems: Problems) -> Written | None
     if not rest or _begins_option(rest[0].text):
         more = f"; write {shown}=... for text that begins with dashes" if rest and str in shape.scalars else ""
         problems.add(word.place, f"{shown}: needs a value{more}")
+        problems.doubt(compat.canonical(name))
         return None
     return Written(name, rest.popleft().text, word.place, shown, is_text=True)
 
@@ -104,7 +111,7 @@ def _negated(
     """`--no-flag`, or an option that does not exist."""
     positive = name.removeprefix("no_")
     if positive == name or not is_known(positive):
-        problems.add(word.place, unknown(shown, name))
+        report_unknown(shown, name, word.place, problems)
         if not has_value:
             _skip_value(rest)
         return None

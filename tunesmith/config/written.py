@@ -82,11 +82,16 @@ class Problems:
     def __init__(self) -> None:
         self._found: list[tuple[Place, str]] = []
         self._remarks: list[tuple[Callable[[str, str], None], str, str]] = []
+        self.doubted: set[str] = set()
 
     def add(self, place: Place, text: str) -> None:
         """Note a problem at a place: `my.yaml:4: text`."""
         line = "".join(one if one.isprintable() else " " for one in f"{place}: {text}")
         self._found.append((place, line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."))
+
+    def doubt(self, *names: str) -> None:
+        """Options that may have been meant by something that is wrong: no further problem about them is told."""
+        self.doubted.update(names)
 
     def remark(self, teller: Callable[[str, str], None], subject: str, text: str) -> None:
         """Keep a line for `teller`, which is log.note or log.warn."""
