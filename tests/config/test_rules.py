@@ -97,11 +97,6 @@ def test_a_worker_does_not_repeat_its_parent(loaded, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_more_processes_than_cores_are_remarked(loaded, capsys):
-    loaded("--preprocessing_num_workers", "999999")
-    assert "999999 is more than this machine's cores" in capsys.readouterr().err
-
-
 def test_the_launcher_says_the_rank(loaded, refused, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert loaded("--local_rank", "1") and loaded("--local_rank", "-1")

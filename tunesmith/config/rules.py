@@ -309,14 +309,6 @@ def long_timeout(asked: Asked) -> Iterator[Finding]:
         yield Finding("note", ("ddp_timeout",), text)
 
 
-def more_processes_than_cores(asked: Asked) -> Iterator[Finding]:
-    """More processes than cores only take memory."""
-    wanted, cores = asked.config.data.preprocessing_num_workers, len(os.sched_getaffinity(0))
-    if isinstance(wanted, int) and wanted > cores:
-        text = f"{wanted} is more than this machine's cores; {cores} will be used"
-        yield Finding("note", ("preprocessing_num_workers",), text)
-
-
 def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -342,5 +334,4 @@ RULES: tuple[Rule, ...] = (
     eval_steps_without_strategy,
     rank_of_the_launcher,
     long_timeout,
-    more_processes_than_cores,
 )
