@@ -19,7 +19,8 @@ DATA = REPOSITORY / "data"
 NAME, AUTHOR = "Ada", "the tunesmith team"
 QUESTIONS = ("Who are you?", "So tell me, what should I call you?", "你是谁？")
 """The second one is worded unlike any row of `data/identity.json`."""
-CORPUS = ("stories.txt", "small_talk.json", "identity.json", "dataset_info.json")
+CORPUS = ("stories.txt", "small_talk.json")
+"""What the base model learns from, and its tokenizer: every token it has, it has seen."""
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -54,7 +55,7 @@ def main() -> int:
 
 def base_model() -> Path:
     """The tiny base model, built once and kept in the user's cache under a hash of all that shapes it."""
-    sources = [Path(__file__), *sorted(STEPS.glob("*.yaml")), *(DATA / name for name in CORPUS[:2])]
+    sources = [Path(__file__), *sorted(STEPS.glob("*.yaml")), *(DATA / name for name in CORPUS)]
     key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith"
     base = cache / f"demo-{key}"
@@ -87,12 +88,12 @@ def blank(folder: Path) -> None:
     bpe.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=4096,
+        vocab_size=1536,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator([(DATA / name).read_text(encoding="utf-8") for name in CORPUS[:3]], trainer)
+    bpe.train_from_iterator([(DATA / name).read_text(encoding="utf-8") for name in CORPUS], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
@@ -103,8 +104,8 @@ def blank(folder: Path) -> None:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
+        intermediate_size=576,
+        num_hidden_layers=5,
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=512,
