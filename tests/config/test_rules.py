@@ -70,6 +70,7 @@ SILENT = [
     ["--max_steps", "-1"],
     ["--local_rank", "0"],
     ["--global_batch_size", "16"],
+    ["--global_batch_size", "16", "--gradient_accumulation_steps", "1"],
     ["--preprocessing_num_workers", "1"],
 ]
 

@@ -56,7 +56,7 @@ def load(arguments: list[str], command: str) -> Loaded:
     layers = [_read_file(source, command, environment) for source in sources]
     values: dict[str, Value] = {}
     if None in layers:
-        problems.doubt(*rules.NEEDS.get(command, ()))  # they may stand in the file that can't be read
+        problems.doubted.update(rules.NEEDS.get(command, ()))  # they may stand in the file that can't be read
     for written in (*layers, [*on_line, *extra]):
         _lay_over(values, _layer(written or (), problems))
     config = _config({name: entry.value for name, entry in values.items()})
@@ -82,8 +82,8 @@ def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[P
             if os.path.isdir(path):
                 problems.add(word.place, f"'{word.text}' is a folder, not a config file")
             elif not os.path.exists(path):
-                problems.add(word.place, f"there is no file '{word.text}'{_near_files(path)}")
-                problems.doubt(*rules.NEEDS.get(command, ()))
+                text = f"there is no file '{word.text}'{_near_files(path)}"
+                problems.add(word.place, text, *rules.NEEDS.get(command, ()))
             else:
                 files.append(path)
         elif command in POSITIONAL and not extra:
@@ -167,8 +167,7 @@ def _layer(options: Iterable[Written], problems: Problems) -> dict[str, Value]:
         try:
             entry = check(name, written, problems)
         except Unreadable as problem:
-            problems.add(written.place, f"{written.shown}: {problem}")
-            problems.doubt(name)
+            problems.add(written.place, f"{written.shown}: {problem}", name)
             continue
         if entry is None:
             continue
@@ -176,8 +175,7 @@ def _layer(options: Iterable[Written], problems: Problems) -> dict[str, Value]:
         if before is None or (before.denies and not entry.denies and str(entry.value) not in before.denies):
             values[name] = entry
         elif before.value != entry.value and not (entry.denies and str(before.value) not in entry.denies):
-            problems.add(written.place, _contradiction(name, before.written, written))
-            problems.doubt(name)
+            problems.add(written.place, _contradiction(name, before.written, written), name)
         elif before.denies and entry.denies:
             values[name] = Value(before.value, before.written, before.denies | entry.denies)
     return values

@@ -202,7 +202,7 @@ def two_evaluation_sets(asked: Asked) -> Iterator[Finding]:
 def two_batch_sizes(asked: Asked) -> Iterator[Finding]:
     """The global batch decides the accumulation, so only one of them can be free."""
     train = asked.config.train
-    if train.global_batch_size and "gradient_accumulation_steps" in asked.given:
+    if train.global_batch_size and asked.wrote("gradient_accumulation_steps"):
         text = "decides gradient_accumulation_steps, which is given too; leave one out"
         yield Finding("error", ("global_batch_size", "gradient_accumulation_steps"), text)
     if train.global_batch_size and train.global_batch_size % train.per_device_train_batch_size:

@@ -38,8 +38,7 @@ def report_unknown(shown: str, name: str, place: Place, problems: Problems) -> N
     meant = nearest(name, known_names())
     dashes = "--" if shown.startswith("--") else ""
     guess = f"; did you mean '{dashes}{meant}'?" if meant else ""
-    problems.add(place, f"unknown option '{shown}'{guess}")
-    problems.doubt(*([compat.canonical(meant)] if meant else []))
+    problems.add(place, f"unknown option '{shown}'{guess}", compat.canonical(meant or ""))
 
 
 def spelled_shape(name: str) -> Shape:
@@ -58,15 +57,16 @@ def read_words(words: list[Word], problems: Problems) -> tuple[list[Written], li
     while rest:
         word = rest.popleft()
         if dashed := TYPOGRAPHIC_DASH.match(word.text):
-            problems.add(word.place, f"'{word.text}' begins with a typographic dash; write '--{dashed[1]}'")
-            problems.doubt(compat.canonical(dashed[1].replace("-", "_")))
+            text = f"'{word.text}' begins with a typographic dash; write '--{dashed[1]}'"
+            problems.add(word.place, text, compat.canonical(dashed[1].replace("-", "_")))
             _skip_value(rest)
         elif OPTION.match(word.text):
             option = _option(word, rest, problems)
             written += [option] if option else []
         elif LONE_DASH.match(word.text):
-            problems.add(word.place, f"'{word.text}': options begin with two dashes; write '-{word.text}'")
-            problems.doubt(compat.canonical(word.text[1:].partition("=")[0].replace("-", "_")))
+            name = word.text[1:].partition("=")[0].replace("-", "_")
+            text = f"'{word.text}': options begin with two dashes; write '-{word.text}'"
+            problems.add(word.place, text, compat.canonical(name))
             _skip_value(rest)
         elif (pair := PAIR.fullmatch(word.text)) and not _is_file(word.text):
             name = pair[1].replace("-", "_")
@@ -91,16 +91,14 @@ def _option(word: Word, rest: deque[Word], problems: Problems) -> Written | None
     if shape.item:
         values = _list_values(rest)
         if not values:
-            problems.add(word.place, f"{shown}: needs a value")
-            problems.doubt(compat.canonical(name))
+            problems.add(word.place, f"{shown}: needs a value", compat.canonical(name))
             return None
         return Written(name, values[0] if len(values) == 1 else values, word.place, shown, is_text=True)
     if shape.is_switch() and not (rest and _belongs_to_switch(rest[0].text, shape)):
         return Written(name, "true", word.place, shown, is_text=True)
     if not rest or _begins_option(rest[0].text):
         more = f"; write {shown}=... for text that begins with dashes" if rest and str in shape.scalars else ""
-        problems.add(word.place, f"{shown}: needs a value{more}")
-        problems.doubt(compat.canonical(name))
+        problems.add(word.place, f"{shown}: needs a value{more}", compat.canonical(name))
         return None
     return Written(name, rest.popleft().text, word.place, shown, is_text=True)
 

@@ -84,14 +84,11 @@ class Problems:
         self._remarks: list[tuple[Callable[[str, str], None], str, str]] = []
         self.doubted: set[str] = set()
 
-    def add(self, place: Place, text: str) -> None:
-        """Note a problem at a place: `my.yaml:4: text`."""
+    def add(self, place: Place, text: str, *about: str) -> None:
+        """Note a problem at a place: `my.yaml:4: text`.  No further problem is told about the options in `about`."""
+        self.doubted.update(about)
         line = "".join(one if one.isprintable() else " " for one in f"{place}: {text}")
         self._found.append((place, line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."))
-
-    def doubt(self, *names: str) -> None:
-        """Options that may have been meant by something that is wrong: no further problem about them is told."""
-        self.doubted.update(names)
 
     def remark(self, teller: Callable[[str, str], None], subject: str, text: str) -> None:
         """Keep a line for `teller`, which is log.note or log.warn."""
