@@ -15,7 +15,7 @@ from tunesmith.templates.template import control, data
 
 _FIRST, _LAST = 0xF0000, 0x10FF00
 _PRIVATE = "[\U000f0000-\U0010ffff]"
-_KEEPS = r"[\s\"\\\x00-\x1f\x7f]"
+_KEEPS = r"[\s\"\\\x00-\x1f]"
 _KEPT = re.compile(rf"</?think>|{_KEEPS}")
 _RUN = re.compile(f"{_PRIVATE}+(?:{_KEEPS}+{_PRIVATE}+)*")
 _MARKUP = r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,30}\]"
