@@ -25,6 +25,12 @@ LAUNCHER_VARIABLES = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_prepared_data(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests' prepared data out of the user's cache."""
+    os.environ["TUNESMITH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The repository's root."""

@@ -10,11 +10,11 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
+from tunesmith.data.arrays import ArraySamples
 from tunesmith.data.batches import windows
 from tunesmith.data.pairs import JudgedSamples, PairSamples
 from tunesmith.data.pipeline import Prepared, prepare
 from tunesmith.data.sample import IGNORED, Samples
-from tunesmith.data.store import ArraySamples
 from tunesmith.log import DataError, OptionError
 
 Write = Callable[[str, Any], Path]
@@ -60,12 +60,12 @@ def test_the_report_counts_every_row_and_names_the_first_ones(prepared: Prepare,
     bad = [{"instruction": "q", "output": ""}] * 7 + [{"instruction": "q", "output": None}]
     long = {"instruction": "long " * 50, "output": "short"}
     report = prepared(write("a.json", [*alpaca(4), *bad, long]), cutoff_len=40, max_reported_rows=2).report
-    assert (sum(report.read.values()), report.kept, report.cut.count) == (13, 5, 1)
-    assert {reason: tally.count for reason, tally in report.dropped.items()} == {
+    assert (sum(report.read.values()), report.kept, report.tallies.cut.count) == (13, 5, 1)
+    assert {reason: tally.count for reason, tally in report.tallies.dropped.items()} == {
         "empty answer": 7,
         "null in 'output'": 1,
     }
-    assert report.dropped["empty answer"].rows == ["a.json row 5", "a.json row 6"]
+    assert report.tallies.dropped["empty answer"].rows == ["a.json row 5", "a.json row 6"]
     text = "\n".join(report.lines())
     assert "dropped       empty answer: 7 (a.json row 5, a.json row 6, ...)" in text
     assert "cut           to cutoff_len 40: 1 (a.json row 13: " in text
@@ -151,9 +151,9 @@ def test_data_without_a_usable_row_is_an_error(prepared: Prepare, write: Write) 
 
 def test_data_of_another_stage_is_refused_by_name(prepared: Prepare, write: Write) -> None:
     pairs = write("pairs.json", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
-    with pytest.raises(OptionError, match=r"pairs.json holds preference pairs .*; the stage sft needs conversations"):
+    with pytest.raises(OptionError, match=r"pairs.json holds preference pairs .*, and this stage needs conversations"):
         prepared(pairs)
-    with pytest.raises(OptionError, match=r"a.json holds conversations; the stage dpo needs preference pairs"):
+    with pytest.raises(OptionError, match=r"a.json holds conversations, and this stage needs preference pairs"):
         prepared(write("a.json", alpaca(1)), stage="dpo")
     with pytest.raises(OptionError, match="stage: ppo is not built yet"):
         prepared(write("a.json", alpaca(1)), stage="ppo")
@@ -193,7 +193,7 @@ def test_judged_rows_keep_their_labels(prepared: Prepare, write: Write, tmp_path
 def test_split_conversations_are_counted(prepared: Prepare, write: Write) -> None:
     talk = {"conversations": [{"from": role, "value": "word " * 4} for role in ("human", "gpt") * 4]}
     report = prepared(write("a.json", [talk]), cutoff_len=64, overflow="split").report
-    assert (report.kept, report.divided.count, report.cut.count) == (1, 1, 0) and report.samples > 1
+    assert (report.kept, report.tallies.divided.count, report.tallies.cut.count) == (1, 1, 0) and report.samples > 1
     assert any(line.startswith("split         to fit cutoff_len 64: 1 (a.json row 1: ") for line in report.lines())
 
 
@@ -253,7 +253,7 @@ def test_the_demo_data_is_read_whole(neox: PreTrainedTokenizerBase, shared_data:
     data = prepare(cfg, stage="sft", seed=1, tokenizer=neox, chat_format=ChatML())
     report = data.report
     assert report.read == {names[0]: 91, names[1]: 999, names[2]: 1000, names[3]: 300}
-    assert report.kept + report.evaluated == 2390 and not report.dropped and not report.cut.count
+    assert report.kept + report.evaluated == 2390 and not report.tallies.dropped and not report.tallies.cut.count
     assert report.evaluated == 239
     assert report.trained_tokens / report.tokens > 0.5
     batch = next(islice(windows(data.train, batch_size=2, accumulation=1, ranks=1, rank=0, seed=1, shuffle=True), 1))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tunesmith.data.arrays import GOOD, ArraySamples
 from tunesmith.data.sample import Sample
-from tunesmith.data.store import GOOD, ArraySamples
 
 
 @dataclass(frozen=True, slots=True)

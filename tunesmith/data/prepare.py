@@ -4,7 +4,7 @@ place and no split."""
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tunesmith.data.arrays import BAD, GOOD, PLAIN, Rows
 from tunesmith.data.cut import Tokens
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader, Unusable
-from tunesmith.data.store import BAD, GOOD, PLAIN, Chunk
 from tunesmith.log import DataError
 from tunesmith.templates.conversation import Conversation
 
@@ -42,7 +42,7 @@ class EncodedRow(NamedTuple):
 class PreparedRows:
     """What became of some rows."""
 
-    chunk: Chunk
+    rows: Rows
     read: int
     dropped: list[tuple[str, str]] = field(default_factory=list)
     """Reason and row."""
@@ -64,16 +64,16 @@ class Preparer:
 
     def __call__(self, reader: Reader, rows: list[Row]) -> PreparedRows:
         """Encode rows that `reader` understands.  Raises DataError for a row that is dropped or cut if `strict`."""
-        prepared = PreparedRows(chunk([]), len(rows))
+        prepared = PreparedRows(flat([]), len(rows))
         prepare = self._texts if self.kind == "text" else self._conversations
-        prepared.chunk = chunk(list(prepare(reader, rows, prepared)))
+        prepared.rows = flat(list(prepare(reader, rows, prepared)))
         prepared.unfilled = set(reader.unfilled)
         if self.strict and (prepared.dropped or prepared.cut):
             raise DataError(_first_problem(prepared))
         return prepared
 
     def _conversations(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> Iterator[EncodedRow]:
-        read = {"conversation": _alone, "pair": _pair, "judged": _judged}[self.kind]
+        read = CONVERSATIONS[self.kind]
         groups, usable = list[tuple[Conversation, ...]](), list[tuple[Row, tuple[int, ...]]]()
         for row in rows:
             try:
@@ -107,17 +107,24 @@ class Preparer:
             yield EncodedRow(row, tokens, _key(text), PLAIN)
 
 
-def _alone(reader: Reader, row: Row) -> tuple[tuple[Conversation, ...], tuple[int, ...]]:
+Group = tuple[tuple[Conversation, ...], tuple[int, ...]]
+"""What a row says, kept or dropped together, and the mark of each."""
+
+
+def _alone(reader: Reader, row: Row) -> Group:
     return (reader.conversation(row),), (PLAIN,)
 
 
-def _pair(reader: Reader, row: Row) -> tuple[tuple[Conversation, ...], tuple[int, ...]]:
+def _pair(reader: Reader, row: Row) -> Group:
     return reader.pair(row), (GOOD, BAD)
 
 
-def _judged(reader: Reader, row: Row) -> tuple[tuple[Conversation, ...], tuple[int, ...]]:
+def _judged(reader: Reader, row: Row) -> Group:
     conversation, desirable = reader.judged(row)
     return (conversation,), (GOOD if desirable else BAD,)
+
+
+CONVERSATIONS: dict[Kind, Callable[[Reader, Row], Group]] = {"conversation": _alone, "pair": _pair, "judged": _judged}
 
 
 def _first_problem(prepared: PreparedRows) -> str:
@@ -128,18 +135,19 @@ def _first_problem(prepared: PreparedRows) -> str:
     return f"{where}: has {tokens} tokens, over cutoff_len (strict: true)"
 
 
-def chunk(rows: list[EncodedRow]) -> Chunk:
+def flat(rows: list[EncodedRow]) -> Rows:
     """Encoded rows as flat arrays."""
     files = list(dict.fromkeys(each.row.file for each in rows))
-    return Chunk(
+    return Rows(
         np.concatenate([each.tokens[0] for each in rows]) if rows else np.zeros(0, np.int32),
-        np.concatenate([each.tokens[1] for each in rows]) if rows else np.zeros(0, bool),
+        np.concatenate([each.tokens[1] for each in rows]) if rows else np.zeros(0, np.bool_),
         np.array([len(each.tokens[0]) for each in rows], dtype=np.int32),
-        files,
+        np.array([np.count_nonzero(each.tokens[1][1:]) for each in rows], dtype=np.int32),
         np.array([files.index(each.row.file) for each in rows], dtype=np.int32),
         np.array([each.row.number for each in rows], dtype=np.int32),
         np.array([each.key for each in rows], dtype=np.uint64),
         np.array([each.mark for each in rows], dtype=np.uint8),
+        files,
     )
 
 

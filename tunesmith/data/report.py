@@ -1,7 +1,10 @@
 """What became of the rows: counts, reasons and the first rows of each, as lines for the screen.  Knows no token's meaning."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tunesmith.data.prepare import PreparedRows
 
 
 @dataclass(slots=True)
@@ -11,11 +14,10 @@ class Tally:
     count: int = 0
     rows: list[str] = field(default_factory=list)
 
-    def add(self, row: str, named: int) -> None:
-        """Count a row; the first `named` are remembered."""
-        self.count += 1
-        if len(self.rows) < named:
-            self.rows.append(row)
+    def add(self, rows: Sequence[str], named: int, count: int | None = None) -> None:
+        """Count `rows`, or `count` of which only these are known; of all, the first `named` are remembered."""
+        self.count += len(rows) if count is None else count
+        self.rows += rows[: max(named - len(self.rows), 0)]
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.rows) else ""
@@ -23,11 +25,9 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Report:
-    """The way from rows to samples, counted."""
+class Tallies:
+    """What happened to rows on the way to samples."""
 
-    named_rows: int = 5
-    """Rows named per reason."""
     read: dict[str, int] = field(default_factory=dict)
     """Rows read, by dataset."""
     dropped: dict[str, Tally] = field(default_factory=dict)
@@ -36,44 +36,85 @@ class Report:
     """Rows shortened to `cutoff_len`."""
     divided: Tally = field(default_factory=Tally)
     """Rows split into several samples."""
-    cutoff_len: int = 0
-    kept: int = 0
+    unfilled: dict[str, list[str]] = field(default_factory=dict)
+    """Placeholders without a value, by dataset."""
+
+    def count(self, dataset: str, prepared: PreparedRows, named: int) -> None:
+        """Count some rows of a dataset."""
+        self.read[dataset] = self.read.get(dataset, 0) + prepared.read
+        for reason, row in prepared.dropped:
+            self.dropped.setdefault(reason, Tally()).add([row], named)
+        self.cut.add([f"{row}: {tokens:,} tokens" for row, tokens in prepared.cut], named)
+        self.divided.add([f"{row}: {samples} samples" for row, samples in prepared.split], named)
+        if prepared.unfilled:
+            self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *prepared.unfilled})
+
+    def add(self, more: "Tallies", named: int) -> None:
+        """Add what was counted elsewhere."""
+        for dataset, rows in more.read.items():
+            self.read[dataset] = self.read.get(dataset, 0) + rows
+        for reason, tally in more.dropped.items():
+            self.dropped.setdefault(reason, Tally()).add(tally.rows, named, tally.count)
+        self.cut.add(more.cut.rows, named, more.cut.count)
+        self.divided.add(more.divided.rows, named, more.divided.count)
+        for dataset, keys in more.unfilled.items():
+            self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *keys})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, written: Mapping[str, Any]) -> "Tallies":
+        """What `as_dict` gave."""
+        return cls(
+            dict(written["read"]),
+            {reason: Tally(**tally) for reason, tally in written["dropped"].items()},
+            Tally(**written["cut"]),
+            Tally(**written["divided"]),
+            dict(written["unfilled"]),
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """The way from rows to samples, counted."""
+
+    tallies: Tallies
+    cutoff_len: int
+    kept: int
     """Rows to train on."""
-    evaluated: int = 0
+    evaluated: int
     """Rows to evaluate on."""
-    samples: int = 0
+    samples: int
     """What is trained on: rows, or blocks of plain text."""
-    tokens: int = 0
-    trained_tokens: int = 0
+    tokens: int
+    trained_tokens: int
     """Tokens that are trained; a sample's first never is, as nothing predicts it."""
-    longest: int = 0
+    longest: int
     """Tokens of the longest sample."""
 
-    def drop(self, reason: str, row: str) -> None:
-        """Count a row that is left out."""
-        self.dropped.setdefault(reason, Tally()).add(row, self.named_rows)
-
-    def shorten(self, row: str, tokens: int) -> None:
-        """Count a row that had `tokens` tokens and was shortened."""
-        self.cut.add(f"{row}: {tokens:,} tokens", self.named_rows)
-
-    def divide(self, row: str, samples: int) -> None:
-        """Count a row that became several samples."""
-        self.divided.add(f"{row}: {samples} samples", self.named_rows)
+    @property
+    def read(self) -> dict[str, int]:
+        """Rows read, by dataset."""
+        return self.tallies.read
 
     def lines(self) -> list[str]:
         """The report on one screen."""
-        share = self.trained_tokens / max(self.tokens, 1)
+        tallies, share = self.tallies, self.trained_tokens / max(self.tokens, 1)
+        read = _listed(f"{name} {rows:,}" for name, rows in tallies.read.items())
         lines = [
-            f"rows read     {sum(self.read.values()):,} ({_listed(f'{name} {n:,}' for name, n in self.read.items())})",
+            f"rows read     {sum(tallies.read.values()):,} ({read})",
             f"rows kept     {self.kept:,} to train on"
             + (f", {self.evaluated:,} to evaluate" if self.evaluated else ""),
         ]
-        lines += [f"dropped       {reason}: {tally}" for reason, tally in self.dropped.items()]
-        if self.cut.count:
-            lines.append(f"cut           to cutoff_len {self.cutoff_len:,}: {self.cut}")
-        if self.divided.count:
-            lines.append(f"split         to fit cutoff_len {self.cutoff_len:,}: {self.divided}")
+        lines += [f"dropped       {reason}: {tally}" for reason, tally in list(tallies.dropped.items())[:10]]
+        if len(tallies.dropped) > 10:
+            lines.append(f"dropped       for {len(tallies.dropped) - 10} more reasons")
+        if tallies.cut.count:
+            lines.append(f"cut           to cutoff_len {self.cutoff_len:,}: {tallies.cut}")
+        if tallies.divided.count:
+            lines.append(f"split         to fit cutoff_len {self.cutoff_len:,}: {tallies.divided}")
         lines.append(f"tokens        {self.tokens:,} in {self.samples:,} samples, the longest {self.longest:,}")
         lines.append(f"trained       {self.trained_tokens:,} tokens ({share:.1%})")
         return lines

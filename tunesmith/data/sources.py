@@ -2,6 +2,7 @@
 conversation and no token."""
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -75,6 +76,10 @@ class Source(Protocol):
 
     def read(self, meter: Meter | None = None) -> Iterator[Row]:
         """The rows, from the first on; `meter` counts the bytes."""
+        ...
+
+    def digest(self) -> str | None:
+        """Hash of all bytes; None where they are not on the local disk."""
         ...
 
 
@@ -157,8 +162,9 @@ def _find_plain(name: str, registered: dict[str, Any], folder: Path, search_fold
     if is_remote(name):
         return _guessed(name, FileSource([name]))
     for start in (Path(), *search_folders, folder):
-        if (start / name).exists():
-            return _guessed(name, FileSource(_files_of(start / name)))
+        place = start / Path(name).expanduser()
+        if place.exists():
+            return _guessed(name, FileSource(_files_of(place)))
     raise OptionError(f"dataset: {_unknown(name, registered, folder)}")
 
 
@@ -180,7 +186,7 @@ def nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
 
 def _find_folder(dataset_dir: str, search_folders: Sequence[Path]) -> Path:
     """The first place of `dataset_dir` that has a `dataset_info.json`, else the first that is there at all."""
-    places = [start / dataset_dir for start in (Path(), *search_folders)]
+    places = [start / Path(dataset_dir).expanduser() for start in (Path(), *search_folders)]
     registering = (place for place in places if (place / "dataset_info.json").is_file())
     return next(registering, next((place for place in places if place.is_dir()), places[0]))
 
@@ -293,6 +299,15 @@ class FileSource:
         for path in self.paths:
             yield from read_rows(path, meter)
 
+    def digest(self) -> str | None:
+        if any(is_remote(path) for path in self.paths):
+            return None
+        whole = hashlib.sha256()
+        for path in self.paths:
+            with open(path, "rb") as file:
+                whole.update(f"{Path(path).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return whole.hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
@@ -307,6 +322,9 @@ class HubSource:
         load = _load_modelscope if self.hub == "ms" else _load_huggingface
         for number, values in enumerate(load(self.url, self.entry), start=1):
             yield Row(dict(values), f"{self.hub}:{self.url}", number)
+
+    def digest(self) -> str | None:
+        return None
 
 
 def _load_huggingface(url: str, entry: Entry) -> Any:

@@ -1,138 +1,245 @@
-"""Encoded rows as flat arrays: gathered chunk by chunk, read by number.  Knows tokens and where rows came from; knows no
-format."""
+"""Prepared rows on disk, memory-mapped: found by a key that hashes all that shapes them, and whole or not there.  Knows
+arrays and a key's parts; knows not how rows are prepared."""
 
-from __future__ import annotations
-
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tunesmith.data.sample import IGNORED, Sample
+from tunesmith import log
+from tunesmith.data.arrays import ARRAYS, Rows, joined, renumbered
+from tunesmith.log import OptionError
 
-PLAIN, GOOD, BAD = 0, 1, 2
-"""What a row's answer is: just an answer, one that is chosen or desirable, one that is rejected or undesirable.  The
-chosen answer of a pair stands right before its rejected one."""
+FORMAT = 1
+"""Changes when stores of before can no longer be read."""
 
+KEPT = 4
+"""Stores kept of the same datasets, prepared in different ways."""
 
-@dataclass(slots=True)
-class Chunk:
-    """Some encoded rows, one after another."""
-
-    ids: np.ndarray
-    """int32 [tokens]"""
-    trained: np.ndarray
-    """bool [tokens]"""
-    lengths: np.ndarray
-    """int32 [rows]"""
-    files: list[str]
-    """Names of the files the rows came from."""
-    file_of: np.ndarray
-    """int32 [rows], into `files`"""
-    numbers: np.ndarray
-    """int32 [rows]: each row's number in its file, from 1"""
-    keys: np.ndarray
-    """uint64 [rows]: equal for equal prompts"""
-    marks: np.ndarray
-    """uint8 [rows]: PLAIN, or what an answer is worth"""
-
-
-class ArraySamples:
-    """Rows in flat arrays, in any order and choice, which `order` gives."""
-
-    def __init__(self, rows: Chunk, order: np.ndarray | None = None):
-        self.rows = rows
-        self.starts = np.concatenate([[0], np.cumsum(rows.lengths, dtype=np.int64)])
-        self.order = np.arange(len(rows.lengths)) if order is None else order
-        self.lengths = rows.lengths[self.order]
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> Sample:
-        place = self.place(index)
-        ids = self.rows.ids[place]
-        return Sample(ids, np.where(self.rows.trained[place], ids, np.int32(IGNORED)))
-
-    def place(self, index: int) -> slice:
-        """Where a row's tokens lie in the flat arrays."""
-        row = self.order[index]
-        return slice(int(self.starts[row]), int(self.starts[row + 1]))
-
-    def where(self, index: int) -> str:
-        """File and row it came from."""
-        row = self.order[index]
-        return f"{self.rows.files[self.rows.file_of[row]]} row {self.rows.numbers[row]}"
-
-    def choose(self, places: np.ndarray) -> ArraySamples:
-        """Some of these rows, in the given order, over the same arrays."""
-        chosen = ArraySamples.__new__(ArraySamples)
-        chosen.rows, chosen.starts, chosen.order = self.rows, self.starts, self.order[places]
-        chosen.lengths = self.lengths[places]
-        return chosen
-
-    @property
-    def keys(self) -> np.ndarray:
-        """uint64 [rows]: equal for equal prompts."""
-        return self.rows.keys[self.order]
-
-    @property
-    def marks(self) -> np.ndarray:
-        """uint8 [rows]: what each row's answer is."""
-        return self.rows.marks[self.order]
-
-    def source_rows(self) -> int:
-        """Rows of the data that these samples came from: a pair or a split conversation is several samples."""
-        places = self.rows.file_of[self.order], self.rows.numbers[self.order]
-        return int(len(self) and 1 + np.any([np.diff(each) != 0 for each in places], axis=0).sum())
-
-    def trained_tokens(self) -> int:
-        """Tokens that are trained, over all rows; a row's first token never is."""
-        counts = np.concatenate([[0], np.cumsum(self.rows.trained, dtype=np.int64)])
-        first = (
-            self.rows.trained[np.minimum(self.starts[:-1], len(self.rows.trained) - 1)] if len(self.rows.trained) else 0
-        )
-        return int((counts[self.starts[1:]] - counts[self.starts[:-1]] - first)[self.order].sum())
-
-    def fingerprint(self) -> str:
-        """sha256 over all ids, labels and their order."""
-        digest = hashlib.sha256()
-        for array in (self.rows.ids, self.rows.trained, self.rows.lengths, self.rows.marks, self.order):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+META = "meta.json"
+Key = Mapping[str, Any]
+"""What shapes prepared rows, part by part: an option's value, a file's hash."""
 
 
 @dataclass(slots=True)
-class Gatherer:
-    """Gathers chunks into samples."""
+class Stored:
+    """Prepared rows, and what is known about how they came about."""
 
-    chunks: list[Chunk] = field(default_factory=list)
+    rows: Rows
+    report: dict[str, Any]
 
-    def add(self, chunk: Chunk) -> None:
-        """Append rows."""
-        self.chunks.append(chunk)
 
-    def samples(self) -> ArraySamples:
-        """All rows that were added."""
-        files: dict[str, int] = {}
-        file_of = [
-            np.array([files.setdefault(name, len(files)) for name in chunk.files], dtype=np.int32)[chunk.file_of]
-            for chunk in self.chunks
-        ]
-        rows = Chunk(
-            _joined([chunk.ids for chunk in self.chunks], np.int32),
-            _joined([chunk.trained for chunk in self.chunks], np.bool_),
-            _joined([chunk.lengths for chunk in self.chunks], np.int32),
-            list(files),
-            _joined(file_of, np.int32),
-            _joined([chunk.numbers for chunk in self.chunks], np.int32),
-            _joined([chunk.keys for chunk in self.chunks], np.uint64),
-            _joined([chunk.marks for chunk in self.chunks], np.uint8),
+Prepare = Callable[[], Iterator[Rows | dict[str, Any]]]
+"""Yields rows part by part, and at last the report."""
+
+
+def default_folder() -> Path:
+    """Where stores lie unless the user names a place."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TUNESMITH_CACHE") or Path(cache) / "tunesmith") / "prepared"
+
+
+def in_memory(prepare: Prepare) -> Stored:
+    """Rows that are prepared now and forgotten with the process."""
+    parts, report = list[Rows](), dict[str, Any]()
+    for part in prepare():
+        if isinstance(part, Rows):
+            parts.append(part)
+        else:
+            report = part
+    return Stored(joined(parts), report)
+
+
+def cached(names: str, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
+    """Rows of the datasets `names`, from the store if it has them by this key; prepared, stored and mapped if not.  Says
+    which, and what differs from the last time.  One process prepares while others wait."""
+    family = default_folder() / f"{_slug(names)}-{_digest(names)[:8]}"
+    folder = family / _digest(key)[:16]
+    try:
+        family.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        log.note("prepared data", f"is not kept, as {family} cannot be written: {reason.strerror}")
+        return in_memory(prepare)
+    with _lock(family / f"{folder.name}.lock"):
+        stored = None if anew else _read(folder)
+        if stored is None:
+            log.note("prepared data", f"miss: {'overwrite_cache' if anew else _news(family, key)}")
+            _write(folder, key, prepare)
+            _prune(family)
+            stored = _read(folder)
+            assert stored is not None, f"{folder} was written and is not there"
+        else:
+            os.utime(folder)
+            log.note("prepared data", f"cache hit ({folder})")
+    return stored
+
+
+def named(folder: Path, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
+    """Rows in the folder the user named: read if they fit the options, prepared and written if there are none.  Raises
+    OptionError when the folder holds something else, or rows prepared in another way."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.parent / f".{folder.name}.lock"):
+        stored = None if anew else _read(folder)
+        if stored is None:
+            if folder.exists() and any(folder.iterdir()) and not (folder / META).is_file():
+                raise OptionError(f"tokenized_path: {folder} holds files that are no prepared data")
+            _write(folder, key, prepare)
+            log.note("tokenized_path", f"prepared data written to {folder}")
+            stored = _read(folder)
+            assert stored is not None, f"{folder} was written and is not there"
+            return stored
+        differing = differences(_meta(folder)["key"], key)
+    if differing:
+        raise OptionError(
+            f"tokenized_path: {folder} was prepared in another way: {', '.join(differing)}; "
+            "name another folder, or set overwrite_cache: true"
         )
-        self.chunks.clear()
-        return ArraySamples(rows)
+    log.note("tokenized_path", f"prepared data read from {folder}")
+    return stored
 
 
-def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
+def differences(before: Key, now: Key) -> list[str]:
+    """`cutoff_len 1024 -> 2048` for each part that differs; only the names of parts that are hashes."""
+    found = []
+    for name in [*now, *(name for name in before if name not in now)]:
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            found.append(
+                f"{name} changed" if _is_hash(old) or _is_hash(new) else f"{name} {_shown(old)} -> {_shown(new)}"
+            )
+    return found
+
+
+def _news(family: Path, key: Key) -> str:
+    """What is new about a key: how it differs from that of the store used last, or that there was none."""
+    stores = sorted(_stores(family), key=lambda folder: folder.stat().st_mtime)
+    differing = differences(_meta(stores[-1])["key"], key) if stores else []
+    if not differing:
+        return "not prepared before"
+    return ", ".join(differing[:4]) + (f", and {len(differing) - 4} more" if len(differing) > 4 else "")
+
+
+def _stores(family: Path) -> list[Path]:
+    return [each for each in family.iterdir() if ".new-" not in each.name and _meta(each).get("format") == FORMAT]
+
+
+def _prune(family: Path) -> None:
+    """Remove the stores used longest ago beyond KEPT."""
+    stores = sorted(_stores(family), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in stores[KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(folder: Path) -> Stored | None:
+    """The store in a folder, mapped; None when there is none of this format, or a damaged one."""
+    meta = _meta(folder)
+    if meta.get("format") != FORMAT:
+        return None
+    arrays: dict[str, Any] = {}
+    for name, dtype in ARRAYS.items():
+        path, count = folder / f"{name}.bin", meta["tokens" if name in ("ids", "trained") else "rows"]
+        if not path.is_file() or path.stat().st_size != count * np.dtype(dtype).itemsize:
+            log.warn("prepared data", f"{path} is damaged and is written anew")
+            return None
+        arrays[name] = np.memmap(path, dtype=dtype, mode="r") if count else np.zeros(0, dtype)
+    return Stored(Rows(**arrays, files=meta["files"]), meta["report"])
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def _write(folder: Path, key: Key, prepare: Prepare) -> None:
+    """Prepare rows into a new folder beside `folder` and rename it when it is whole."""
+    fresh = folder.with_name(f"{folder.name}.new-{os.getpid()}")
+    for left in folder.parent.glob(f"{folder.name}.new-*"):  # by processes that were killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _fill(fresh, key, prepare())
+        old = folder.with_name(f"{folder.name}.new-{os.getpid()}-old")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _fill(folder: Path, key: Key, parts: Iterable[Rows | dict[str, Any]]) -> None:
+    """Write parts as they come, so that no more than one is held."""
+    outputs = {name: open(folder / f"{name}.bin", "wb") for name in ARRAYS}  # noqa: SIM115 - closed below
+    files: dict[str, int] = {}
+    rows = tokens = 0
+    report: dict[str, Any] = {}
+    try:
+        for part in parts:
+            if not isinstance(part, Rows):
+                report = part
+                continue
+            file_of = renumbered(part, files)
+            for name, array in part.arrays().items():
+                values = file_of if name == "file_of" else array
+                outputs[name].write(np.ascontiguousarray(values, ARRAYS[name]).data)
+            rows, tokens = rows + len(part.lengths), tokens + len(part.ids)
+        for output in outputs.values():
+            output.flush()
+            os.fsync(output.fileno())
+    finally:
+        for output in outputs.values():
+            output.close()
+    meta = {"format": FORMAT, "key": key, "rows": rows, "tokens": tokens, "files": list(files), "report": report}
+    with open(folder / META, "w", encoding="utf-8") as file:
+        json.dump(meta, file, ensure_ascii=False, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file's lock, which the system releases when the process ends, however it ends."""
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.note("prepared data", "waiting for another process that prepares it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("sha256:")
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _slug(names: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in names)[:40]

@@ -1,0 +1,83 @@
+"""Datasets -> prepared rows, dataset by dataset, with the count of what became of each row.  Knows readers and workers;
+knows no store and no split."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from tunesmith.config.data import DataConfig
+from tunesmith.data import mix
+from tunesmith.data.arrays import Rows
+from tunesmith.data.encode import Encoder
+from tunesmith.data.formats import Reader, Unusable
+from tunesmith.data.outlook import Outlook
+from tunesmith.data.prepare import CONVERSATIONS, Kind, Workers
+from tunesmith.data.report import Tallies
+from tunesmith.data.sources import Dataset
+from tunesmith.log import DataError, OptionError
+
+_CALLED: dict[Kind, str] = {
+    "text": "texts",
+    "conversation": "conversations",
+    "pair": "preference pairs (ranking: true)",
+    "judged": "answers with a label (kto_tag)",
+}
+
+
+class Gatherer:
+    """Prepares the rows of datasets with one encoder and one set of workers."""
+
+    def __init__(self, cfg: DataConfig, kind: Kind, seed: int, encoder: Encoder, workers: Workers, outlook: Outlook):
+        self.cfg, self.kind, self.seed = cfg, kind, seed
+        self.encoder, self.workers, self.outlook = encoder, workers, outlook
+
+    def check(self, datasets: Sequence[Dataset]) -> None:
+        """Raise OptionError for datasets the stage cannot use and for a template that does not fit the vocabulary."""
+        for dataset in datasets:
+            holds: Kind = _holds(dataset)
+            if self.kind not in ("text", holds):
+                raise OptionError(
+                    f"dataset: {dataset.name} holds {_CALLED[holds]}, and this stage needs {_CALLED[self.kind]}"
+                )
+        if self.kind != "text":
+            next((dataset for dataset in datasets if self._check_format(dataset)), None)
+
+    def prepare(self, datasets: Sequence[Dataset]) -> Iterator[Rows | dict[str, Any]]:
+        """Prepared rows of the datasets, one after another, and at last the tallies as a dict.  Raises DataError for
+        files that cannot be read and for a dataset of which nothing can be used."""
+        tallies = Tallies()
+        for dataset in datasets:
+            yield from self._rows(dataset, tallies)
+        yield tallies.as_dict()
+
+    def _rows(self, dataset: Dataset, tallies: Tallies) -> Iterator[Rows]:
+        named, own = self.cfg.max_reported_rows, Tallies()
+        reader = Reader(dataset.shape, self.cfg.placeholders)
+        most = mix.limit(dataset, self.cfg.max_samples)
+        taken = mix.take(dataset, most, self.cfg.sample_strategy, self.seed, self.outlook.meter)
+        kept = 0
+        for prepared in self.workers.prepare(self.outlook.watch(taken), reader):
+            own.count(dataset.name, prepared, named)
+            kept += len(prepared.rows.lengths)
+            self.outlook.tell(prepared.read)
+            yield prepared.rows
+        tallies.add(own, named)
+        if not kept:
+            why = "; ".join(f"{reason}: {tally}" for reason, tally in own.dropped.items())
+            raise DataError(f"{dataset.name}: none of its {sum(own.read.values())} rows can be used ({why or 'empty'})")
+
+    def _check_format(self, dataset: Dataset) -> bool:
+        """Check the chat format against the vocabulary on the first usable row; False when there is none."""
+        reader, read = Reader(dataset.shape, self.cfg.placeholders), CONVERSATIONS[self.kind]
+        for row in islice(dataset.source.read(), 100):
+            try:
+                self.encoder.check_format(read(reader, row)[0][0])
+            except (Unusable, DataError):
+                continue
+            return True
+        return False
+
+
+def _holds(dataset: Dataset) -> Kind:
+    shape = dataset.shape
+    return "pair" if shape.ranking else "judged" if shape.columns.kto_tag else "conversation"
