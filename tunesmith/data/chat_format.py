@@ -1,12 +1,15 @@
 """The chat format that the options and a tokenizer mean.  Knows both sides; the templates room knows neither."""
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tunesmith import catalog
+from tunesmith import catalog, log
 from tunesmith.config.data import DataConfig
+from tunesmith.templates.compare import PROBES, first_difference
 from tunesmith.templates.conversation import ChatFormat
 from tunesmith.templates.resolve import Changes, TokenizerWords, resolve
+from tunesmith.templates.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,14 +20,38 @@ def chat_format(cfg: DataConfig, tokenizer: "PreTrainedTokenizerBase") -> ChatFo
 
     Raises OptionError for `auto` with a tokenizer that has no chat template, and for unknown names, keys and values.
     """
-    changes = Changes(
+    return resolve(cfg.template, _changes(cfg), _words(tokenizer), named=partial(catalog.find, "template"))
+
+
+def compare_with_own(cfg: DataConfig, chat: ChatFormat, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Warn once when `chat` writes conversations otherwise than the tokenizer's own chat template, showing the first
+    place where they part; other programs will talk to the model by its own."""
+    if cfg.template == "auto" or not tokenizer.chat_template:
+        return
+    own = resolve("auto", replace(_changes(cfg), template_args={}, tool_format=None), _words(tokenizer), named=_no_name)
+    for conversation in PROBES[:2]:
+        found = first_difference(chat, own, conversation, tokenizer.special_tokens_map)
+        if found:
+            log.warn(
+                "template",
+                f"{cfg.template} differs from the tokenizer's own in {conversation.where}: it writes {found[0]!r}, the "
+                f"tokenizer's own {found[1]!r}",
+            )
+            return
+
+
+def _changes(cfg: DataConfig) -> Changes:
+    return Changes(
         template_args=cfg.template_args,
         default_system=cfg.default_system,
         tool_format=cfg.tool_format,
         enable_thinking=cfg.enable_thinking,
         thinking=cfg.thinking,
     )
-    return resolve(cfg.template, changes, _words(tokenizer), named=partial(catalog.find, "template"))
+
+
+def _no_name(name: str) -> Template:
+    raise AssertionError(f"auto looks up no name, not even {name}")
 
 
 def _words(tokenizer: "PreTrainedTokenizerBase") -> TokenizerWords:

@@ -6,7 +6,7 @@ from tunesmith import catalog
 from tunesmith.config.load import Loaded
 from tunesmith.config.schema import Config
 from tunesmith.data import pipeline
-from tunesmith.data.chat_format import chat_format
+from tunesmith.data.chat_format import chat_format, compare_with_own
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
@@ -48,6 +48,8 @@ def read(loaded: Loaded) -> Inputs:
     tokenizer = load_tokenizer(source, cfg.model)
     stage = catalog.find("stage", cfg.train.stage)
     chat = chat_format(cfg.data, tokenizer) if stage.chats else None
+    if chat is not None:
+        compare_with_own(cfg.data, chat, tokenizer)
     with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
         prepared = pipeline.prepare(
             cfg.data,
