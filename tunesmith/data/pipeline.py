@@ -119,7 +119,7 @@ def _finished(
         trained_tokens=samples.trained_tokens(),
         longest=int(samples.lengths.max(initial=0)),
     )
-    if not report.trained_tokens:
+    if cfg.dataset and not report.trained_tokens:
         raise DataError("no token would be trained: " + "; ".join(report.lines()))
     order = f"{samples.fingerprint()} {seed} {cfg.disable_shuffling}"
     return Prepared(samples, others, report, hashlib.sha256(order.encode()).hexdigest())
@@ -144,7 +144,7 @@ def _check(cfg: DataConfig, stage: str) -> None:
     problems = []
     if stage not in KINDS:
         problems.append(f"stage: {stage} is not built yet")
-    if not cfg.dataset:
+    if not (cfg.dataset or cfg.eval_dataset):
         problems.append("dataset: names no data to train on")
     if cfg.val_size and cfg.eval_dataset:
         problems.append("val_size: rows are either split off or come from eval_dataset, not both")
