@@ -88,7 +88,7 @@ def blank(folder: Path) -> None:
     bpe.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=1536,
+        vocab_size=4096,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -104,8 +104,8 @@ def blank(folder: Path) -> None:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
-        intermediate_size=576,
-        num_hidden_layers=5,
+        intermediate_size=512,
+        num_hidden_layers=4,
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=512,
