@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: tiny models gain nothing from a second thread, and threads that wait for one another cost
+# many times the work where cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 LAUNCHER_VARIABLES = (

@@ -96,16 +96,18 @@ def test_what_is_written_wins_over_the_runs_folder(tiny_model, adapter, tmp_path
 
 
 def test_an_adapters_own_tokenizer_is_used(tiny_model, adapter, tmp_path):
-    """Its chat template is the one the adapter was trained with."""
+    """Its chat template is the one the adapter was trained with; so are its end tokens."""
     for file in adapter.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = "{% for message in messages %}Q: {{ message['content'] }} A:{% endfor %}"
     tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 599]}')
     engine, _ = engine_of(DataConfig(template="auto"), tiny_model, tmp_path)
     tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter)
     answer = engine.answer(Conversation([Message("user", "Hello")]), GREEDY)
     assert answer == expected(tuned, tiny_model, "Q: Hello A:")
+    assert engine.stop_tokens == {2, 599}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from tunesmith.config.data import DataConfig
 from tunesmith.config.model import ModelConfig
 from tunesmith.data.chat_format import chat_format
 from tunesmith.data.encode import Encoder
+from tunesmith.generate.source import end_tokens
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError
 from tunesmith.models.load import attention_for, check_vocabulary, load_model, load_tokenizer
@@ -37,7 +38,11 @@ def load_engine(
     check_vocabulary(base, tokenizer)
     model = attach(base, adapters).to(device)
     engine = TransformersEngine(
-        model, tokenizer, lambda conversation: encoder.encode_prompt(chat.prompt(conversation)), chat.stop_words
+        model,
+        tokenizer,
+        lambda conversation: encoder.encode_prompt(chat.prompt(conversation)),
+        stop_words=chat.stop_words,
+        stop_tokens=[token for adapter in adapters for token in end_tokens(adapter.folder)],
     )
     with_adapters = f" with {', '.join(adapter.name for adapter in adapters)}" if adapters else ""
     kind = str(dtype).removeprefix("torch.")

@@ -99,6 +99,13 @@ def run_options(folder: Path) -> dict[str, Any]:
     return options
 
 
+def end_tokens(folder: Path) -> list[int]:
+    """Ids that end an answer by the folder's `generation_config.json`; [] without one."""
+    path = folder / "generation_config.json"
+    named = _read_json(path).get("eos_token_id") if path.is_file() else None
+    return [one for one in (named if isinstance(named, list) else [named]) if isinstance(one, int)]
+
+
 def _remember(cfg: Config, given: frozenset[str], run: Mapping[str, Any]) -> Config:
     """`cfg` with the run's chat format, where nothing else was written."""
     skipped = given | set(FORM) if "template" in given else given

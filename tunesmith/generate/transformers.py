@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -28,8 +28,8 @@ WORKER = "answer"
 class TransformersEngine:
     """Answers with `model`, which may be in training: mode and random states are left as they were found.
 
-    `encode` gives the ids of a conversation up to where the answer begins.  `stop_words` end an answer besides the
-    end tokens of tokenizer and model: as tokens where they are control tokens of the tokenizer, else as text.
+    `encode` gives the ids of a conversation up to where the answer begins.  An answer ends at `stop_tokens` and at the
+    end tokens of tokenizer and model, and at `stop_words`: those the tokenizer has as control tokens, else as text.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class TransformersEngine:
         tokenizer: PreTrainedTokenizerBase,
         encode: Callable[[Conversation], Sequence[int]],
         stop_words: Sequence[str] = (),
+        stop_tokens: Iterable[int] = (),
     ):
         self._model = model
         self._tokenizer = tokenizer
         self._encode = encode
-        vocabulary = tokenizer.get_vocab()
-        self._stop_texts = tuple(word for word in stop_words if word not in vocabulary)
-        self.stop_tokens = end_tokens(model, tokenizer) | {
-            vocabulary[word] for word in stop_words if word in vocabulary
-        }
+        control = tokenizer.get_added_vocab()
+        words = {control[word] for word in stop_words if word in control}
+        self._stop_texts = tuple(word for word in stop_words if word not in control)
+        self.stop_tokens = _end_tokens(model, tokenizer) | words | {*stop_tokens}
         self._longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Generator[str, None, None]:
@@ -161,7 +161,7 @@ class TransformersEngine:
         return pad if pad is not None else min(self.stop_tokens, default=0)
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids that end an answer by the tokenizer's word or the model's `generation_config.json`."""
     named = model.generation_config.eos_token_id
     ids = named if isinstance(named, list) else [named]
