@@ -60,6 +60,7 @@ def claim(cfg: Config, origins: Mapping[str, str]) -> Claim:
     folder = place(cfg)
     lock = _lock(folder)
     if cfg.train.overwrite_output_dir:
+        _refuse_to_remove_what_is_read(cfg, folder)
         _clear(folder)
     checkpoint = _where_to_go_on(cfg, folder)
     files.remove_leftovers(folder)
@@ -143,7 +144,10 @@ def check(cfg: Config) -> None:
     Raises OptionError for a folder that holds a finished run, a run with other options, or files of something else.
     """
     folder = Path(cfg.train.output_dir).expanduser()
-    if not cfg.train.output_dir or cfg.train.overwrite_output_dir or not folder.exists():
+    if not cfg.train.output_dir or not folder.exists():
+        return
+    if cfg.train.overwrite_output_dir:
+        _refuse_to_remove_what_is_read(cfg, folder)
         return
     facts = read_facts(folder)
     if _asked_checkpoint(cfg):
@@ -163,6 +167,18 @@ def check(cfg: Config) -> None:
         )
     if checkpoints.every(folder):
         _refuse_changes(facts, cfg, folder)
+
+
+def _refuse_to_remove_what_is_read(cfg: Config, folder: Path) -> None:
+    """A run that replaces another must not begin by removing its own model, adapters or checkpoint."""
+    named = [("model_name_or_path", cfg.model.model_name_or_path), ("resume_from_checkpoint", _asked_checkpoint(cfg))]
+    named += [("adapter_name_or_path", name) for name in cfg.model.adapter_name_or_path]
+    for option, name in named:
+        read = Path(name).expanduser().resolve() if name else None
+        if read and read.exists() and read.is_relative_to(folder.resolve()):
+            raise OptionError(
+                f"overwrite_output_dir: {folder} holds {name}, which {option} names; choose another output_dir"
+            )
 
 
 def _where_to_go_on(cfg: Config, folder: Path) -> Path | None:
