@@ -25,11 +25,11 @@ Train = Callable[..., Path]
 
 @pytest.fixture
 def command(tiny_model: Path, rows: Path) -> list[str]:
-    """A run of 60 steps that saves every 20, as words of a command line."""
+    """A run of 30 steps that saves every 10, as words of a command line."""
     options = {
         "model_name_or_path": tiny_model, "dataset": "talk", "dataset_dir": rows, "template": "qwen",
-        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "max_steps": 60, "learning_rate": 1e-2,
-        "lora_dropout": 0.2, "compute_type": "fp32", "logging_steps": 3, "save_steps": 20, "plot_loss": True,
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "max_steps": 30, "learning_rate": 1e-2,
+        "lora_dropout": 0.2, "compute_type": "fp32", "logging_steps": 2, "save_steps": 10, "plot_loss": True,
     }  # fmt: skip
     return [f"{name}={value}" for name, value in options.items()]
 
@@ -74,7 +74,7 @@ def test_a_signal_finishes_the_step_saves_and_the_same_command_goes_on(
     assert train_command([*command, f"output_dir={tmp_path / 'straight'}"]) == 0
     stopped = tmp_path / "stopped"
     process = start(command, stopped, repo)
-    wait_for_step(stopped, 6, process)
+    wait_for_step(stopped, 4, process)
     process.send_signal(signum)
     _, said = process.communicate()
     assert process.returncode == code, said
@@ -93,7 +93,7 @@ def test_a_kill_loses_at_most_what_came_after_the_last_checkpoint(
 ) -> None:
     assert train_command([*command, f"output_dir={tmp_path / 'straight'}"]) == 0
     killed = tmp_path / "killed"
-    for step in (3, 24, 45):  # before the first checkpoint, and after each of the others
+    for step in (2, 14, 24):  # before the first checkpoint, and after each of the others
         process = start(command, killed, repo)
         wait_for_step(killed, step, process)
         process.kill()
@@ -106,7 +106,7 @@ def test_a_kill_loses_at_most_what_came_after_the_last_checkpoint(
 def test_a_signal_stops_all_processes_of_a_run(command: list[str], tmp_path: Path, repo: Path) -> None:
     folder = tmp_path / "two"
     process = start([*command, "nproc_per_node=2"], folder, repo)
-    wait_for_step(folder, 3, process)
+    wait_for_step(folder, 2, process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 143, said

@@ -17,7 +17,7 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "compute_type": ("fp8",),
     "flash_attn": ("fa3", "flex"),
     "gradient_checkpointing": ("auto",),
-    "lora_init": ("orthogonal", "loftq"),
+    "lora_init": ("loftq",),
     "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
     "optim": (
         "adalomo", "adam_mini", "adamw_8bit", "adamw_anyprecision", "adamw_apex_fused", "adamw_bnb_8bit",
@@ -28,19 +28,17 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
         "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop_bnb", "rmsprop_bnb_32bit",
         "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
     ),
-    "overflow": ("split",),
     "mix_strategy": ("interleave_under", "interleave_over", "interleave_once"),
     "packing": (True, "contaminated"),
     "batching": ("length_grouped", "token_budget"),
     "save_format": ("pytorch",),
-    "thinking": ("as_data", "strip_history", "empty_masked", "strip"),
 }  # fmt: skip
 """Option -> its values that are not built yet."""
 
 NOT_BUILT_AT_ALL = (
-    "streaming", "interleave_probs", "eval_on_each_dataset", "tokenized_path", "data_augmentation", "augment",
+    "streaming", "interleave_probs", "data_augmentation", "augment",
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
-    "add_special_tokens", "oft_rank", "lora_learning_rate", "neftune_noise_alpha", "label_smoothing_factor", "loss",
+    "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
     "do_predict", "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model",
     "export_dir", "export_size", "export_device", "export_legacy_format", "export_quantization_bit",
     "export_quantization_dataset", "export_hub_model_id",
@@ -51,8 +49,6 @@ NOT_BUILT_IN_LISTS: dict[str, tuple[str, ...]] = {"metrics": ("accuracy", "exact
 
 NO_EFFECT_YET = {
     "media_dir": "images, audio and video are not built yet",
-    "overwrite_cache": "data is prepared anew for every run so far",
-    "disable_cache": "data is prepared anew for every run so far",
     "dataloader_num_workers": "batches are built in the main process so far",
 }
 """Option -> why writing it changes nothing yet, neither the result nor what is kept."""
@@ -129,7 +125,10 @@ def needed(asked: Asked) -> Iterator[Finding]:
     """Without a model or data there is nothing to start."""
     for name in NEEDS.get(asked.command, ()):
         evaluates_only = name == "dataset" and not asked.config.train.do_train and asked.config.data.eval_dataset
-        if not asked.flat[name] and not evaluates_only:
+        has_adapter = (
+            name == "model_name_or_path" and asked.command == "chat" and asked.config.model.adapter_name_or_path
+        )
+        if not asked.flat[name] and not evaluates_only and not has_adapter:
             yield Finding("error", (name,), f"is missing: {EXAMPLES[name]}")
 
 
