@@ -4,7 +4,7 @@ conversation and no label; small enough to travel to worker processes."""
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,6 +83,17 @@ class Control:
     id: int
     strips_left: bool = False
     strips_right: bool = False
+    parts_text: bool = False
+    """Text before and after it is spelled as if it stood alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A template's text taken apart: the ids from its first to its last control token, and the words around them."""
+
+    before: Piece | None
+    ids: list[int]
+    after: Piece | None
 
 
 class Vocabulary:
@@ -104,11 +115,12 @@ class Vocabulary:
         self.bos_id, self.eos_id, self.writes_bos = bos_id, eos_id, writes_bos
         self.allow_special_tokens = allow_special_tokens
         ids = [control.id for control in controls.values()]
-        self.is_control = np.zeros(max(ids, default=0) + 1, dtype=bool)
+        self.is_control = np.zeros(max(ids, default=0) + 2, dtype=bool)  # the last stands for all greater ids
         self.is_control[ids] = True
-        longest_first = sorted(map(re.escape, controls), key=len, reverse=True)
-        self.pattern = re.compile("|".join(longest_first) or r"(?!)")
-        self.counted: dict[str, int] = {}
+        self.pattern = _any_of(controls)
+        self.parting = _any_of([word for word, control in controls.items() if control.parts_text])
+        self.frames: dict[str, Frame | None] = {}
+        self.remembered: dict[tuple[str, bool], list[int]] = {}
 
     @classmethod
     def of(
@@ -119,14 +131,15 @@ class Vocabulary:
 
         added = tokenizer.added_tokens_decoder
         words = set(stop_words)
+        rust = isinstance(tokenizer, PreTrainedTokenizerFast)
         controls = {
-            token.content: Control(id, token.lstrip, token.rstrip)
+            token.content: Control(id, token.lstrip, token.rstrip, rust and _parts_text(token))
             for id, token in added.items()
             if token.special or token.content in words
         }
         speller: Speller
         continuing: Speller
-        if isinstance(tokenizer, PreTrainedTokenizerFast):
+        if rust:
             backend = tokenizer.backend_tokenizer
             backend.no_truncation()
             backend.no_padding()
@@ -171,31 +184,89 @@ class Vocabulary:
         """Ids of all runs one after another, int32 [tokens], and how many each has, int64 [runs].  `starts`: whether a
         run stands at its row's start.
 
-        A run is spelled as one text.  Only where that text gives other control tokens than the template's own pieces
-        do, data must have smuggled some in, and the run is spelled anew with care."""
-        spelled = self._spell_at_once(runs, starts)
-        ids, lengths = _flat(spelled)
-        if not self.allow_special_tokens and self.controls:
-            meant = [self._meant(run) for run in runs]
-            wrong = np.flatnonzero(self._counts(ids, lengths) != np.array(meant, dtype=np.int64))
-            for index in wrong.tolist():
-                spelled[index] = self.spell_exactly(runs[index], starts[index]).ids
-            if len(wrong):
-                ids, lengths = _flat(spelled)
-        return ids, lengths
-
-    def _spell_at_once(self, runs: Sequence[Run], starts: Sequence[bool]) -> list[list[int]]:
-        """Ids of each run, as the tokenizer spells its whole text."""
-        first, later = list[str](), list[str]()
-        split = self.continuing is not self.speller
+        A run is spelled as one text, but for the template's own words between control tokens, which are spelled once
+        and remembered.  Only where a text gives other control tokens than the template's pieces in it do, data must
+        have smuggled some in, and it is spelled anew with care."""
+        parts, firsts, waiting = list[list[int]](), list[int](), _Waiting()
         for run, start in zip(runs, starts, strict=True):
-            if run[0].kind != "token":
-                (first if start and split else later).append("".join([piece.text for piece in run]))
-        firsts, laters = iter(self.speller.spell(first)), iter(self.continuing.spell(later))
-        return [
-            self.token(run[0].text) if run[0].kind == "token" else next(firsts if start and split else laters)
-            for run, start in zip(runs, starts, strict=True)
-        ]
+            firsts.append(len(parts))
+            self._take_apart(run, start, parts, waiting)
+        for place, ids in zip(waiting.places, self._spell_all(waiting), strict=True):
+            parts[place] = ids
+        flat, lengths = _flat(parts)
+        return flat, np.add.reduceat(lengths, firsts) if firsts else lengths
+
+    def _take_apart(self, run: Run, start: bool, parts: list[list[int]], waiting: "_Waiting") -> None:
+        """Add the ids of a run's parts to `parts`: at least one part; an empty one for each text that waits."""
+        if run[0].kind == "token":
+            parts.append(self.token(run[0].text))
+            return
+        text: list[Piece] = []
+        for piece in run:
+            frame = self._frame(piece.text) if piece.kind == "control" else None
+            if frame is None:
+                text.append(piece)
+                continue
+            if frame.before:
+                text.append(frame.before)
+            if text:
+                self._add_text(text, start, parts, waiting)
+            parts.append(frame.ids)
+            start, text = False, [frame.after] if frame.after else []
+        if text:
+            self._add_text(text, start, parts, waiting)
+
+    def _add_text(self, text: list[Piece], start: bool, parts: list[list[int]], waiting: "_Waiting") -> None:
+        if any(piece.kind == "data" for piece in text):
+            waiting.places.append(len(parts))
+            waiting.texts.append(text)
+            waiting.starts.append(start)
+            parts.append([])
+        else:
+            parts.append(self._remembered("".join(piece.text for piece in text), start))
+
+    def _spell_all(self, waiting: "_Waiting") -> list[list[int]]:
+        """Ids of the texts that wait."""
+        texts = ["".join([piece.text for piece in text]) for text in waiting.texts]
+        if self.continuing is self.speller:
+            spelled = self.speller.spell(texts)
+        else:
+            first = iter(self.speller.spell([text for text, start in zip(texts, waiting.starts, strict=True) if start]))
+            later = iter(
+                self.continuing.spell([t for t, start in zip(texts, waiting.starts, strict=True) if not start])
+            )
+            spelled = [next(first if start else later) for start in waiting.starts]
+        if not self.allow_special_tokens and self.controls:
+            meant = [
+                sum(self._meant(piece.text) for piece in text if piece.kind == "control") for text in waiting.texts
+            ]
+            for index in np.flatnonzero(self._counts(*_flat(spelled)) != np.array(meant, dtype=np.int64)).tolist():
+                spelled[index] = self.spell_exactly(waiting.texts[index], waiting.starts[index]).ids
+        return spelled
+
+    def _frame(self, text: str) -> Frame | None:
+        """A template's text taken apart; None when no control token in it parts it."""
+        if text not in self.frames:
+            found = list(self.parting.finditer(text))
+            frame = None
+            if found:
+                before, after = text[: found[0].start()], text[found[-1].end() :]
+                ids = self._remembered(text[len(before) : len(text) - len(after)], False)
+                frame = Frame(Piece(before) if before else None, ids, Piece(after) if after else None)
+            self._forget_when_full(self.frames)
+            self.frames[text] = frame
+        return self.frames[text]
+
+    def _remembered(self, text: str, start: bool) -> list[int]:
+        """Ids of a template's text; templates have few."""
+        if (text, start) not in self.remembered:
+            self._forget_when_full(self.remembered)
+            self.remembered[text, start] = (self.speller if start else self.continuing).spell([text])[0]
+        return self.remembered[text, start]
+
+    def _forget_when_full(self, memory: dict[Any, Any]) -> None:
+        if len(memory) > 10_000:
+            memory.clear()
 
     def spell_exactly(self, run: Run, start: bool) -> Spelled:
         """A run's ids and their origins, spelled between the template's control tokens one part after another."""
@@ -249,27 +320,32 @@ class Vocabulary:
                 return before[0] + after[0], before[1] + [(a + cut, b + cut) for a, b in after[1]]
         return ids, offsets if offsets is not None else [(0, len(text))] * len(ids)
 
-    def _meant(self, run: Run) -> int:
-        """Control tokens that the template means in a run; its texts are remembered, as templates have few."""
-        meant = 0
-        for piece in run:
-            if piece.kind == "control":
-                if piece.text not in self.counted:
-                    if len(self.counted) > 10_000:
-                        self.counted.clear()
-                    self.counted[piece.text] = int(self._counts(*_flat(self.continuing.spell([piece.text])))[0])
-                meant += self.counted[piece.text]
-            elif piece.kind == "token":
-                meant += sum(id < len(self.is_control) and bool(self.is_control[id]) for id in self.token(piece.text))
-        return meant
+    def _meant(self, text: str) -> int:
+        """Control tokens in a template's text."""
+        return int(self._counts(*_flat([self._remembered(text, False)]))[0])
 
     def _counts(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Control tokens in each run, int64 [runs]."""
-        found = np.zeros(len(ids) + 1, dtype=np.int64)
-        inside = ids < len(self.is_control)
-        np.cumsum(self.is_control[np.where(inside, ids, 0)] & inside, out=found[1:])
-        ends = np.cumsum(lengths)
-        return found[ends] - found[ends - lengths]
+        """Control tokens in each list of ids, int64 [lists]."""
+        places = np.flatnonzero(self.is_control.take(ids, mode="clip"))
+        return np.bincount(np.searchsorted(np.cumsum(lengths), places, side="right"), minlength=len(lengths))
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Texts to be spelled at once: their pieces, whether each starts its row, and where their ids belong."""
+
+    texts: list[list[Piece]] = field(default_factory=list)
+    starts: list[bool] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the words, the longest first; nothing when there are none."""
+    return re.compile("|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)) or r"(?!)")
+
+
+def _parts_text(token: Any) -> bool:
+    return not (token.normalized or token.single_word or token.lstrip or token.rstrip)
 
 
 def _flat(spelled: Sequence[list[int]]) -> tuple[np.ndarray, np.ndarray]:
