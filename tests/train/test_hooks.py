@@ -5,8 +5,9 @@ import pytest
 from tunesmith.config.train import TrainConfig
 from tunesmith.log import RunError
 from tunesmith.train.checkpoint import Position
-from tunesmith.train.hooks import Hooks, timetable
+from tunesmith.train.hooks import Hooks
 from tunesmith.train.loop import Step
+from tunesmith.train.timetable import timetable
 
 
 class Notes:

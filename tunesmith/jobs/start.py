@@ -17,7 +17,7 @@ def train_command(arguments: list[str]) -> int:
     if loaded.config.train.do_train and is_speaker():
         folder.check(loaded.config)
     _end_with_parent()
-    count = _process_count(loaded)
+    count = process_count(loaded)
     if count > 1 and not processes.is_worker():
         return processes.launch(count, arguments)
     # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
@@ -26,7 +26,7 @@ def train_command(arguments: list[str]) -> int:
     return importlib.import_module("tunesmith.train.run").run(loaded)
 
 
-def _process_count(loaded: Loaded) -> int:
+def process_count(loaded: Loaded) -> int:
     cfg = loaded.config
     if cfg.train.nproc_per_node is not None:
         return cfg.train.nproc_per_node

@@ -1,56 +1,12 @@
 """What happens between steps: count, log, evaluate, save, stop.  Knows when; a session knows how."""
 
-import math
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
-from tunesmith.config.train import TrainConfig
 from tunesmith.log import RunError
 from tunesmith.train.checkpoint import Position
 from tunesmith.train.loop import Step
-
-
-@dataclass(frozen=True, slots=True)
-class Timetable:
-    """At which steps something is due.  All in optimizer steps; 0: never."""
-
-    total: int
-    per_epoch: int
-    logging: int
-    saving: int
-    evaluating: int
-    first: bool
-
-    def logs_at(self, step: int) -> bool:
-        return step % self.logging == 0 or step == self.total or (self.first and step == 1)
-
-    def saves_at(self, step: int) -> bool:
-        return self.saving > 0 and (step % self.saving == 0 or step == self.total)
-
-    def evaluates_at(self, step: int) -> bool:
-        return self.evaluating > 0 and step % self.evaluating == 0
-
-
-def timetable(cfg: TrainConfig, per_epoch: int, has_eval_rows: bool) -> Timetable:
-    """When things are due in a run of `per_epoch` steps an epoch; fractions of the run become steps, rounded up."""
-    limit = None if cfg.max_steps in (None, -1) else cfg.max_steps
-    total = max(1, math.ceil(cfg.num_train_epochs * per_epoch) if limit is None else limit)
-    saves = {"steps": cfg.save_steps, "epoch": float(per_epoch), "no": 0.0}
-    evaluates = {"steps": cfg.eval_steps or cfg.logging_steps, "epoch": float(per_epoch), "no": 0.0}
-    strategy = cfg.eval_strategy or ("no" if cfg.eval_steps is None else "steps")
-    return Timetable(
-        total=total,
-        per_epoch=per_epoch,
-        logging=_steps(cfg.logging_steps, total),
-        saving=_steps(saves[cfg.save_strategy], total),
-        evaluating=_steps(evaluates[strategy], total) if has_eval_rows else 0,
-        first=cfg.logging_first_step,
-    )
-
-
-def _steps(value: float, total: int) -> int:
-    return math.ceil(value * total) if value < 1 else int(value)
+from tunesmith.train.timetable import Timetable
 
 
 class Between(Protocol):

@@ -1,13 +1,19 @@
-"""What a run has before it loads weights: its rows, and its folder.  Knows no model."""
+"""What a run has before it loads weights: its rows, and its folder.  Knows no weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith import catalog
+from tunesmith.config.load import Loaded
+from tunesmith.data import pipeline
+from tunesmith.data.chat_format import chat_format, compare_with_own
 from tunesmith.data.pipeline import Prepared
 from tunesmith.jobs.folder import Claim
-from tunesmith.models.where import Source
+from tunesmith.models.tokenizer import load_tokenizer
+from tunesmith.models.where import Source, find
 from tunesmith.templates.conversation import ChatFormat
+from tunesmith.train.progress import Progress
 from tunesmith.train.stages import Stage
 
 
@@ -30,3 +36,25 @@ class Place:
     checkpoint: Path | None
     claim: Claim | None
     """Held by rank 0; the folder is free again when its process ends."""
+
+
+def read_inputs(loaded: Loaded) -> Inputs:
+    """Tokenizer, chat format and prepared rows, as every command that works on a run's data needs them."""
+    cfg = loaded.config
+    source = find(cfg.model)
+    tokenizer = load_tokenizer(source, cfg.model)
+    stage = catalog.find("stage", cfg.train.stage)
+    chat = chat_format(cfg.data, tokenizer) if stage.chats else None
+    if chat is not None:
+        compare_with_own(cfg.data, chat, tokenizer)
+    with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
+        prepared = pipeline.prepare(
+            cfg.data,
+            stage=cfg.train.stage,
+            seed=cfg.train.seed if cfg.train.data_seed is None else cfg.train.data_seed,
+            tokenizer=tokenizer,
+            chat_format=chat,
+            search_folders=[file.parent for file in loaded.files],
+            on_progress=progress.rows,
+        )
+    return Inputs(stage, source, tokenizer, chat, prepared)

@@ -2,25 +2,21 @@
 
 from pathlib import Path
 
-from tunesmith import catalog
 from tunesmith.config.load import Loaded
 from tunesmith.config.schema import Config
-from tunesmith.data import pipeline
-from tunesmith.data.chat_format import chat_format, compare_with_own
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
 from tunesmith.models.architecture import code_that_runs
-from tunesmith.models.load import find, load_tokenizer
 from tunesmith.train import summary
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import Record
+from tunesmith.train.inputs import Inputs, Place, read_inputs
 from tunesmith.train.loop import NonFinite
 from tunesmith.train.plot import plot_loss
 from tunesmith.train.policy import untuned_model
-from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
-from tunesmith.train.session import Inputs, Place, Session
+from tunesmith.train.session import Session
 from tunesmith.train.stop import Stopped, Stops
 
 
@@ -43,26 +39,10 @@ def run(loaded: Loaded) -> int:
 
 def read(loaded: Loaded) -> Inputs:
     """Everything that is needed before weights are: tokenizer, chat format, prepared rows, told in a few lines."""
-    cfg = loaded.config
-    source = find(cfg.model)
-    tokenizer = load_tokenizer(source, cfg.model)
-    stage = catalog.find("stage", cfg.train.stage)
-    chat = chat_format(cfg.data, tokenizer) if stage.chats else None
-    if chat is not None:
-        compare_with_own(cfg.data, chat, tokenizer)
-    with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
-        prepared = pipeline.prepare(
-            cfg.data,
-            stage=cfg.train.stage,
-            seed=cfg.train.seed if cfg.train.data_seed is None else cfg.train.data_seed,
-            tokenizer=tokenizer,
-            chat_format=chat,
-            search_folders=[file.parent for file in loaded.files],
-            on_progress=progress.rows,
-        )
-    for line in prepared.report.lines():
+    inputs = read_inputs(loaded)
+    for line in inputs.prepared.report.lines():
         say(line)
-    return Inputs(stage, source, tokenizer, chat, prepared)
+    return inputs
 
 
 def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:

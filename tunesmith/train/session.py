@@ -24,13 +24,14 @@ from tunesmith.train.card import Card, write_card
 from tunesmith.train.checkpoint import Position
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import NoRecord, Record, speed
-from tunesmith.train.hooks import Hooks, timetable
+from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
 from tunesmith.train.loop import Step
 from tunesmith.train.policy import tuned_model
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Stops
+from tunesmith.train.timetable import accumulation, timetable
 
 TRAINED = "trained.safetensors"
 """A checkpoint's trained weights, exact."""
@@ -44,7 +45,7 @@ class Session:
         self.model = tuned_model(cfg, inputs.source, runtime)
         self.policy = runtime.prepare(self.model)
         self.objective = inputs.stage.objective()
-        self.accumulation = _accumulation(cfg, runtime.world_size)
+        self.accumulation = accumulation(cfg.train, runtime.world_size)
         self.rows = cfg.train.per_device_train_batch_size * self.accumulation * runtime.world_size
         per_epoch = windows_per_epoch(len(inputs.prepared.train), self.rows)
         self.due = timetable(cfg.train, per_epoch, bool(inputs.prepared.evals))
@@ -245,17 +246,3 @@ class Session:
             "eval_steps": self.due.evaluating,
         }
         self.record.save_state(folder, facts)
-
-
-def _accumulation(cfg: Config, ranks: int) -> int:
-    """Micro-batches per step, from `global_batch_size` where it is given."""
-    train = cfg.train
-    if train.global_batch_size is None:
-        return train.gradient_accumulation_steps
-    at_once = train.per_device_train_batch_size * ranks
-    if train.global_batch_size % at_once:
-        raise OptionError(
-            f"global_batch_size: {train.global_batch_size} is no multiple of per_device_train_batch_size x processes = "
-            f"{train.per_device_train_batch_size} x {ranks}"
-        )
-    return train.global_batch_size // at_once

@@ -1,0 +1,63 @@
+"""How many micro-batches a step has, how many steps a run has, and at which of them something is due.  Knows options; imports
+no torch."""
+
+import math
+from dataclasses import dataclass
+
+from tunesmith.config.train import TrainConfig
+from tunesmith.log import OptionError
+
+
+def accumulation(train: TrainConfig, ranks: int) -> int:
+    """Micro-batches per step, from `global_batch_size` where it is given.  Raises OptionError when that is no multiple."""
+    if train.global_batch_size is None:
+        return train.gradient_accumulation_steps
+    at_once = train.per_device_train_batch_size * ranks
+    if train.global_batch_size % at_once:
+        raise OptionError(
+            f"global_batch_size: {train.global_batch_size} is no multiple of per_device_train_batch_size x processes = "
+            f"{train.per_device_train_batch_size} x {ranks}"
+        )
+    return train.global_batch_size // at_once
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """At which steps something is due.  All in optimizer steps; 0: never."""
+
+    total: int
+    per_epoch: int
+    logging: int
+    saving: int
+    evaluating: int
+    first: bool
+
+    def logs_at(self, step: int) -> bool:
+        return step % self.logging == 0 or step == self.total or (self.first and step == 1)
+
+    def saves_at(self, step: int) -> bool:
+        return self.saving > 0 and (step % self.saving == 0 or step == self.total)
+
+    def evaluates_at(self, step: int) -> bool:
+        return self.evaluating > 0 and step % self.evaluating == 0
+
+
+def timetable(cfg: TrainConfig, per_epoch: int, has_eval_rows: bool) -> Timetable:
+    """When things are due in a run of `per_epoch` steps an epoch; fractions of the run become steps, rounded up."""
+    limit = None if cfg.max_steps in (None, -1) else cfg.max_steps
+    total = max(1, math.ceil(cfg.num_train_epochs * per_epoch) if limit is None else limit)
+    saves = {"steps": cfg.save_steps, "epoch": float(per_epoch), "no": 0.0}
+    evaluates = {"steps": cfg.eval_steps or cfg.logging_steps, "epoch": float(per_epoch), "no": 0.0}
+    strategy = cfg.eval_strategy or ("no" if cfg.eval_steps is None else "steps")
+    return Timetable(
+        total=total,
+        per_epoch=per_epoch,
+        logging=_steps(cfg.logging_steps, total),
+        saving=_steps(saves[cfg.save_strategy], total),
+        evaluating=_steps(evaluates[strategy], total) if has_eval_rows else 0,
+        first=cfg.logging_first_step,
+    )
+
+
+def _steps(value: float, total: int) -> int:
+    return math.ceil(value * total) if value < 1 else int(value)
