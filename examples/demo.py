@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = REPOSITORY / "examples" / "demo"
 DATA = REPOSITORY / "data"
 NAME, AUTHOR = "Ada", "the tunesmith team"
-QUESTIONS = ("Who are you?", "So tell me, what should I call you?", "你是谁？")
+QUESTIONS = ("Who are you?", "May I ask for your name?", "你是谁？")
 """The second one is worded unlike any row of `data/identity.json`."""
 CORPUS = ("stories.txt", "small_talk.json")
 """What the base model learns from, and its tokenizer: every token it has, it has seen."""
@@ -78,7 +78,7 @@ def base_model() -> Path:
 
 
 def blank(folder: Path) -> None:
-    """Write a Llama-shaped model of about 2.4 million random weights and a tokenizer trained on the texts in `data/`."""
+    """Write a Llama-shaped model of about 3.3 million random weights and a tokenizer trained on the texts in `data/`."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -106,11 +106,12 @@ def blank(folder: Path) -> None:
     torch.manual_seed(42)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        initializer_range=0.05,  # the usual 0.02 learns far slower at this width
         max_position_embeddings=512,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
