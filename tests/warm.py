@@ -1,0 +1,137 @@
+"""Runs `tunesmith` commands of many shells without importing torch for each.  Knows processes; knows no command.
+
+A `Warm` process imports the heavy libraries once and forks for each command.  Shells find it through a small program
+named `tunesmith` on their PATH, which passes on words, folder, environment and standard streams, and ends with the same
+exit code.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+SOCKET = "TUNESMITH_WARM"
+"""The variable that tells the small program where the warm process listens."""
+
+CLIENT = """\
+#!{python} -SE
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.connect(os.environ["{variable}"])
+    words = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(line, [len(words).to_bytes(4, "big")], [0, 1, 2])
+    line.sendall(words)
+    sys.exit(int(line.recv(16)))
+"""
+
+HEAVY = ("accelerate", "peft", "tunesmith.cli", "tunesmith.generate.load", "tunesmith.train.run", "matplotlib.pyplot")
+
+
+class Warm:
+    """The warm process, from its start to its end."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]):
+        """`folder` gets the socket and `bin/`, to be put on a shell's PATH; `environment` is what commands live in."""
+        self.bin, address = folder / "bin", folder / "socket"
+        self.bin.mkdir(parents=True)
+        for name in ("tunesmith", "llamafactory-cli"):
+            program = self.bin / name
+            program.write_text(CLIENT.format(python=sys.executable, variable=SOCKET), encoding="utf-8")
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        self.environment = environment | {
+            SOCKET: str(address),
+            "PATH": f"{self.bin}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
+        }
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, str(address)],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._server.stdout and self._server.stdout.readline() == b"ready\n", "the warm process did not start"
+
+    def run(self, script: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in `folder`; it stops at the first command that fails.  Both streams come as one."""
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=timeout,
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self._server.communicate()
+
+
+def serve(address: str) -> None:
+    """Import what is heavy, then answer commands, each in a process of its own, until standard input is closed."""
+    import importlib
+
+    for name in HEAVY:
+        importlib.import_module(name)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(address)
+        door.listen()
+        print("ready", flush=True)
+        while door in select.select([door, sys.stdin], [], [])[0]:
+            line, _ = door.accept()
+            if not os.fork():
+                answer(line)
+            line.close()
+
+
+def answer(line: socket.socket) -> None:
+    """Run one command in a child of this process, and say how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, streams, _, _ = socket.recv_fds(line, 4, 3)
+    wanted, text = int.from_bytes(size, "big"), b""
+    while len(text) < wanted:
+        text += line.recv(1 << 16)
+    child = os.fork()
+    if not child:
+        command(*json.loads(text), streams)
+    _, status = os.waitpid(child, 0)
+    line.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())
+    os._exit(0)
+
+
+def command(words: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> None:
+    """Be the command: its streams, folder and environment are those of the program that asked."""
+    from tunesmith.cli import main
+
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
+        os.close(stream)
+    # Python asked the streams it began with whether they can seek; these may differ.
+    sys.stdout, sys.stderr, sys.stdin = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1), os.fdopen(0)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["tunesmith", *words]
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children are nobody's business
+    serve(sys.argv[1])
