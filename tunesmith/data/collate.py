@@ -17,16 +17,20 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
     ids = np.full(shape, pad_id, dtype=np.int64)
     labels = np.full(shape, IGNORED, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
     for place, sample in enumerate(samples):
         tokens = len(sample.input_ids)
         ids[place, :tokens] = sample.input_ids
         labels[place, :tokens] = sample.labels
         mask[place, :tokens] = 1
-    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        positions[place] = np.concatenate(
+            [*map(np.arange, sample.parts or [tokens]), np.zeros(width - tokens, np.int64)]
+        )
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(labels),
         torch.from_numpy(mask),
         torch.from_numpy(positions),
         tuple(rows),
+        any(sample.parts for sample in samples),
     )

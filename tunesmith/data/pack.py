@@ -1,9 +1,13 @@
-"""Rows -> rows of full length.  Knows lengths; knows no attention."""
+"""Samples -> rows of full length: plain text cut into blocks, conversations laid side by side.  Knows lengths; knows no
+attention."""
+
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from tunesmith.data.arrays import ArraySamples
-from tunesmith.data.sample import Sample
+from tunesmith.data.sample import IGNORED, Sample
 
 
 class Blocks:
@@ -47,3 +51,96 @@ class Blocks:
 
     def _row_at(self, token: int) -> int:
         return int(np.searchsorted(self.ends, token, side="right"))
+
+
+WINDOW_ROWS = 100_000
+"""Samples among which neighbours for a row are looked for."""
+
+
+class Packed:
+    """Rows of at most `row_tokens` tokens, each with several samples.  `isolated`: the samples in a row never see each
+    other, which `Sample.parts` tells the batch; otherwise a row is one text."""
+
+    def __init__(self, samples: ArraySamples, row_tokens: int, *, seed: int, isolated: bool = True):
+        self.samples, self.row_tokens, self.isolated = samples, row_tokens, isolated
+        rows = fill(samples.lengths, row_tokens, seed)
+        self.members = (
+            np.concatenate([np.array(row, dtype=np.int64) for row in rows]) if rows else np.zeros(0, np.int64)
+        )
+        self.ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+        self.lengths = np.array([samples.lengths[row].sum() for row in rows], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        parts = [self.samples[member] for member in self._members(index)]
+        labels = np.concatenate([part.labels for part in parts])
+        if self.isolated:
+            starts = np.cumsum([0, *(len(part.labels) for part in parts[:-1])])
+            labels[starts] = IGNORED  # nothing that a sample may see comes before its first token
+        lengths = tuple(len(part.input_ids) for part in parts) if self.isolated else ()
+        return Sample(np.concatenate([part.input_ids for part in parts]), labels, lengths)
+
+    def where(self, index: int) -> str:
+        """File and row of the first sample in a row, and how many more there are."""
+        first, *others = self._members(index)
+        return self.samples.where(first) + (f" and {len(others)} more" if others else "")
+
+    @property
+    def fill_rate(self) -> float:
+        """Tokens in rows, divided by the tokens they have room for."""
+        return float(self.lengths.sum(dtype=np.int64)) / max(len(self) * self.row_tokens, 1)
+
+    def trained_tokens(self) -> int:
+        """Tokens that are trained: in isolated rows as many as without packing."""
+        if self.isolated:
+            return self.samples.trained_tokens()
+        return sum(int((self[index].labels[1:] != IGNORED).sum()) for index in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """sha256 over all ids, labels and how they lie in rows."""
+        rows = hashlib.sha256(self.members.tobytes() + self.ends.tobytes()).hexdigest()
+        return f"{self.samples.fingerprint()}/{rows}/{self.isolated}"
+
+    def _members(self, index: int) -> list[int]:
+        start = int(self.ends[index - 1]) if index else 0
+        members: list[int] = self.members[start : int(self.ends[index])].tolist()
+        return members
+
+
+def fill(lengths: np.ndarray, row_tokens: int, seed: int) -> list[list[int]]:
+    """Samples' numbers by row: each sample, the longest first, goes into the fullest row that still has room for it.
+
+    `lengths` [samples], none above `row_tokens`.  Done among WINDOW_ROWS samples at a time, drawn in a seeded order."""
+    assert lengths.max(initial=0) <= row_tokens, "a sample is longer than a row"
+    order = np.random.default_rng([seed, *b"packing"]).permutation(len(lengths))
+    rows: list[list[int]] = []
+    for start in range(0, len(order), WINDOW_ROWS):
+        window = order[start : start + WINDOW_ROWS]
+        longest_first = window[np.argsort(-lengths[window], kind="stable")]
+        rows += _best_fit(longest_first.tolist(), lengths[longest_first].tolist(), row_tokens)
+    return rows
+
+
+def _best_fit(samples: Sequence[int], lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    with_room: list[list[int]] = [[] for _ in range(row_tokens + 1)]
+    """Numbers of the rows that have so many tokens left."""
+    rooms = 0
+    """Bit `n` is set when some row has `n` tokens left."""
+    for sample, length in zip(samples, lengths, strict=True):
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            row = with_room[room].pop()
+            if not with_room[room]:
+                rooms ^= 1 << room
+            rows[row].append(sample)
+        else:
+            room, row = row_tokens, len(rows)
+            rows.append([sample])
+        if room > length:
+            with_room[room - length].append(row)
+            rooms |= 1 << (room - length)
+    return rows

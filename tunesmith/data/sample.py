@@ -21,6 +21,8 @@ class Sample:
 
     input_ids: np.ndarray
     labels: np.ndarray
+    parts: tuple[int, ...] = ()
+    """Tokens of each of the samples that lie in this row and must not see each other; () for a single one."""
 
 
 class Samples(Protocol):
@@ -51,6 +53,8 @@ class Batch:
     position_ids: Tensor
     """int64 [rows, tokens]; counted from each sample's start"""
     rows: Sequence[int]
+    packed: bool = False
+    """Rows hold several samples, told apart by where positions start again; attention must not cross."""
 
     @property
     def tokens(self) -> int:
