@@ -265,3 +265,17 @@ def test_the_demo_texts_are_read_whole(neox: PreTrainedTokenizerBase, shared_dat
     data = prepare(cfg, stage="pt", seed=1, tokenizer=neox, chat_format=None)
     assert data.report.read == {"wiki_demo": 30, "c4_demo": 300} and data.report.kept == 330
     assert (data.train.lengths[:-1] == 512).all()
+
+
+def test_packing_fills_rows_and_says_how_full_they_are(prepared: Prepare, write: Write) -> None:
+    path = write("a.json", alpaca(60))
+    padded, packed = prepared(path, cutoff_len=128), prepared(path, cutoff_len=128, packing=True)
+    assert len(packed.train) < len(padded.train) and packed.train.lengths.max() <= 128
+    assert packed.report.tokens == padded.report.tokens
+    assert packed.report.trained_tokens == padded.report.trained_tokens
+    assert packed.report.kept == 60 and packed.fingerprint != padded.fingerprint
+    full = packed.train.lengths.sum() / (128 * len(packed.train))
+    assert f"packed        into rows of 128 tokens, {full:.1%} full" in packed.report.lines()
+    assert packed.train[0].parts and not prepared(path, cutoff_len=128, packing="contaminated").train[0].parts
+    with pytest.raises(OptionError, match="packing: the stage dpo compares whole answers"):
+        prepared(path, stage="dpo", packing=True)

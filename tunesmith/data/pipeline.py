@@ -16,7 +16,7 @@ from tunesmith.data.encode import Encoder
 from tunesmith.data.gather import Gatherer
 from tunesmith.data.key import key
 from tunesmith.data.outlook import OnProgress, Outlook
-from tunesmith.data.pack import Blocks
+from tunesmith.data.pack import Blocks, Packed
 from tunesmith.data.prepare import Kind, Workers
 from tunesmith.data.report import Report, Tallies
 from tunesmith.data.sample import Samples
@@ -68,7 +68,9 @@ def prepare(
     encoder = Encoder(tokenizer, chat_format, cfg)
     outlook = Outlook([*trained, *evaluated], cfg.max_samples, on_progress)
     tallies = Tallies()
-    with Workers(_workers(cfg), encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size) as workers:
+    with Workers(
+        _workers(cfg), encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size
+    ) as workers:
         gatherer = Gatherer(cfg, kind, seed, encoder, workers, outlook)
 
         def samples(name: str, datasets: Sequence[Dataset]) -> ArraySamples:
@@ -91,6 +93,8 @@ def _stored(
     cfg: DataConfig, name: str, datasets: Sequence[Dataset], shaping: store.Key | None, prepare: store.Prepare
 ) -> store.Stored:
     """The prepared rows of some datasets, from wherever the options say."""
+    if not datasets:
+        return store.in_memory(prepare)
     if cfg.tokenized_path:
         if shaping is None:
             raise OptionError("tokenized_path: works only with data in local files, whose bytes can be compared")
@@ -104,11 +108,13 @@ def _finished(
     cfg: DataConfig, kind: Kind, seed: int, train: ArraySamples, evals: dict[str, ArraySamples], tallies: Tallies
 ) -> Prepared:
     """What the run gets, with its report.  Raises DataError when nothing would be trained."""
-    samples: ArraySamples | Blocks = train
+    samples: ArraySamples | Blocks | Packed = train
     others: dict[str, Samples] = dict(evals)
     if kind == "text":
         samples = Blocks(train, cfg.cutoff_len)
         others = {name: Blocks(each, cfg.cutoff_len) for name, each in evals.items()}
+    elif cfg.packing:
+        samples = Packed(train, cfg.cutoff_len, seed=seed, isolated=cfg.packing is True)
     report = Report(
         tallies,
         cfg.cutoff_len,
@@ -118,6 +124,7 @@ def _finished(
         tokens=int(samples.lengths.sum(dtype="int64")),
         trained_tokens=samples.trained_tokens(),
         longest=int(samples.lengths.max(initial=0)),
+        fill_rate=samples.fill_rate if isinstance(samples, Packed) else None,
     )
     if cfg.dataset and not report.trained_tokens:
         raise DataError("no token would be trained: " + "; ".join(report.lines()))
@@ -144,6 +151,8 @@ def _check(cfg: DataConfig, stage: str) -> None:
     problems = []
     if stage not in KINDS:
         problems.append(f"stage: {stage} is not built yet")
+    elif cfg.packing and KINDS[stage] in ("pair", "judged"):
+        problems.append(f"packing: the stage {stage} compares whole answers and cannot pack them")
     if not (cfg.dataset or cfg.eval_dataset):
         problems.append("dataset: names no data to train on")
     if cfg.val_size and cfg.eval_dataset:

@@ -87,12 +87,14 @@ class Report:
     evaluated: int
     """Rows to evaluate on."""
     samples: int
-    """What is trained on: rows, or blocks of plain text."""
+    """What is trained on: rows, blocks of plain text, or packed rows."""
     tokens: int
     trained_tokens: int
     """Tokens that are trained; a sample's first never is, as nothing predicts it."""
     longest: int
     """Tokens of the longest sample."""
+    fill_rate: float | None = None
+    """Of packed rows: tokens, divided by those there is room for."""
 
     @property
     def read(self) -> dict[str, int]:
@@ -117,6 +119,8 @@ class Report:
             lines.append(f"split         to fit cutoff_len {self.cutoff_len:,}: {tallies.divided}")
         lines.append(f"tokens        {self.tokens:,} in {self.samples:,} samples, the longest {self.longest:,}")
         lines.append(f"trained       {self.trained_tokens:,} tokens ({share:.1%})")
+        if self.fill_rate is not None:
+            lines.append(f"packed        into rows of {self.cutoff_len:,} tokens, {self.fill_rate:.1%} full")
         return lines
 
 

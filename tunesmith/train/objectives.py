@@ -35,7 +35,7 @@ class NextToken:
     def __call__(self, policy: nn.Module, batch: Batch) -> Cost:
         output = policy(
             input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            attention_mask=None if batch.packed else batch.attention_mask,  # packed: positions tell rows apart
             position_ids=batch.position_ids,
             use_cache=False,
         )

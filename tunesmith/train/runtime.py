@@ -70,6 +70,7 @@ class Runtime:
             attention_mask=move(batch.attention_mask),
             position_ids=move(batch.position_ids),
             rows=batch.rows,
+            packed=batch.packed,
         )
 
     def autocast(self) -> Any:
