@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tunesmith.data.sources import OPENAI_TAGS, Columns, Dataset, HubSource, Tags, find_datasets
-from tunesmith.log import DataError, OptionError
+from tunesmith.log import DataError, MissingExtra, OptionError
 
 ALPACA = [{"instruction": "a", "input": "", "output": "b"}]
 Write = Callable[[str, Any], Path]
@@ -223,6 +223,31 @@ def test_files_on_other_file_systems_are_read_through_fsspec(tmp_path: Path) -> 
     with fsspec.open("memory://rows/x.jsonl.gz", "wt", compression="gzip") as file:
         file.write('{"instruction": "a", "output": "b"}\n')
     assert rows(one("memory://rows/x.jsonl.gz", tmp_path)) == [{"instruction": "a", "output": "b"}]
+
+
+def test_an_entry_may_name_a_file_on_another_file_system(write: Write, tmp_path: Path) -> None:
+    import fsspec
+
+    with fsspec.open("memory://cloud/x.csv", "wt") as file:
+        file.write("instruction,output\na,b\n")
+    write("dataset_info.json", {"cloud": {"cloud_file_name": "memory://cloud/x.csv"}})
+    assert rows(one("cloud", tmp_path)) == [{"instruction": "a", "output": "b"}]
+
+
+def test_a_dataset_of_modelscope_says_what_to_install(folder: Path) -> None:
+    with pytest.raises(MissingExtra, match=r"pip install 'tunesmith\[modelscope\]'"):
+        rows(one("modelscope", folder))
+
+
+def test_an_entry_with_both_hubs_asks_the_one_the_environment_prefers(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("dataset_info.json", {"both": {"hf_hub_url": "a/b", "ms_hub_url": "c/d"}})
+    source = one("both", tmp_path).source
+    assert isinstance(source, HubSource) and (source.hub, source.url) == ("hf", "a/b")
+    monkeypatch.setenv("USE_MODELSCOPE_HUB", "1")
+    source = one("both", tmp_path).source
+    assert isinstance(source, HubSource) and (source.hub, source.url) == ("ms", "c/d")
 
 
 def test_local_files_never_import_the_library_for_hubs(folder: Path) -> None:

@@ -107,6 +107,8 @@ def test_changed_data_columns_and_tokenizers_are_a_miss(
     write("dataset_info.json", {"mine": {"file_name": "a.json", "columns": {"prompt": "output", "response": "output"}}})
     assert "miss: columns of mine changed" in run("mine")[1]
     assert "miss: num_samples of mine null -> 2" in run("mine#2")[1]
+    run("mine#2", "mine#3")
+    assert "miss: num_samples of mine (number 1) 2 -> 1" in run("mine#1", "mine#3")[1]
 
 
 def test_the_cache_may_be_renewed_or_left_alone(run: Run, write: Write, own_cache: Path) -> None:

@@ -40,13 +40,15 @@ def key(
 ) -> dict[str, Any] | None:
     """All that shapes the prepared rows of `datasets`; None when the bytes of one cannot be known."""
     parts: dict[str, Any] = {"kind": kind}
-    for dataset in datasets:
+    for number, dataset in enumerate(datasets, start=1):
         digest = dataset.source.digest()
         if digest is None:
             return None
-        parts[f"data of {dataset.name}"] = f"sha256:{digest}"
-        parts[f"columns of {dataset.name}"] = _hash(json.dumps(asdict(dataset.shape), sort_keys=True))
-        parts[f"num_samples of {dataset.name}"] = dataset.num_samples
+        twice = sum(each.name == dataset.name for each in datasets) > 1
+        name = f"{dataset.name} (number {number})" if twice else dataset.name
+        parts[f"data of {name}"] = f"sha256:{digest}"
+        parts[f"columns of {name}"] = _hash(json.dumps(asdict(dataset.shape), sort_keys=True))
+        parts[f"num_samples of {name}"] = dataset.num_samples
     options = cfg.model_dump(mode="json")
     parts |= {name: value for name, value in options.items() if name not in NOT_SHAPING}
     if cfg.sample_strategy == "random":

@@ -1,15 +1,18 @@
 """Rows -> a chunk of encoded rows, in this process or in several.  Knows one dataset's shape at a time; knows no file's
 place and no split."""
 
+import multiprocessing.connection
 import os
 import re
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, islice
-from multiprocessing import get_context
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +22,7 @@ from tunesmith.data.cut import Tokens
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader, Unusable
-from tunesmith.log import DataError
+from tunesmith.log import DataError, RunError
 from tunesmith.templates.conversation import Conversation
 
 _SPACES = re.compile(r"\s+")
@@ -187,14 +190,22 @@ class Workers:
                 yield self.preparer(reader, chunk)
             return
         if self.pool is None:
-            self.pool = ProcessPoolExecutor(self.count, get_context("spawn"), _start_worker, (self.preparer,))
+            self.pool = ProcessPoolExecutor(
+                self.count, multiprocessing.get_context("spawn"), _start_worker, (self.preparer,)
+            )
         ahead: deque[Future[PreparedRows]] = deque()
-        for chunk in chain(waiting, chunks):
-            ahead.append(self.pool.submit(_work, reader, chunk))
-            if len(ahead) > 2 * self.count:
+        try:
+            for chunk in chain(waiting, chunks):
+                ahead.append(self.pool.submit(_work, reader, chunk))
+                if len(ahead) > 2 * self.count:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        except BrokenProcessPool as reason:
+            raise RunError(
+                "a process that prepared rows was killed, most likely for its memory; "
+                "fewer preprocessing_num_workers or a smaller preprocessing_batch_size need less"
+            ) from reason
 
 
 def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -210,6 +221,16 @@ def _start_worker(preparer: Preparer) -> None:
     global _preparer
     _preparer = preparer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per worker; the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent was killed, which the pool's queue does not tell."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(reader: Reader, rows: list[Row]) -> PreparedRows:
