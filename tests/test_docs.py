@@ -15,7 +15,8 @@ import pytest
 from conftest import LAUNCHER_VARIABLES, REPOSITORY
 from warm import Warm
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
+PAGES += sorted((REPOSITORY / "docs").glob("*.md"))
 
 NOT_RUN = {
     "git clone": "the repository is here already",
@@ -25,8 +26,6 @@ NOT_RUN = {
     "make test": "it would run this test",
     "make check": "it is part of `make test`",
     ".venv/bin/python -m pytest": "it would run tests inside a test",
-    "pip install": "it installs packages",
-    "python3 -m venv": "it belongs to an installation",
     "source <(": "it changes the reader's shell",
 }
 """How a command begins -> why it is not run."""
@@ -107,7 +106,7 @@ def place(shells: Warm, tiny_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_a_page_does_what_it_says(page: Path, shells: Warm, place: Path) -> None:
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
@@ -123,7 +122,7 @@ def test_a_page_does_what_it_says(page: Path, shells: Warm, place: Path) -> None
                 assert re.fullmatch(pattern_of(expected), masked(said)), f"{where}: {command}printed\n{said}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_block_says_what_it_is(page: Path) -> None:
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{page.name}:{block.line}: {block.language}"
@@ -138,7 +137,7 @@ def test_what_is_not_run_is_on_some_page() -> None:
         assert re.search(rf"^{re.escape(beginning)}", commands, re.MULTILINE), f"{beginning!r} ({reason}): not needed"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -164,3 +163,25 @@ def test_the_page_of_parameters_is_what_is_declared() -> None:
 
     page = REPOSITORY / "docs" / "parameters.md"
     assert page.read_text(encoding="utf-8") == markdown(), "run: tunesmith explain --markdown > docs/parameters.md"
+
+
+def test_every_other_spelling_is_on_the_page_for_migrants() -> None:
+    from tunesmith.config import compat
+
+    page = (REPOSITORY / "docs" / "migrating.md").read_text(encoding="utf-8")
+    for ours, others in compat.ALIASES.items():
+        assert f"| `{ours}` | {', '.join(f'`{other}`' for other in others)} |\n" in page, ours
+    for name, switch in compat.SWITCHES.items():
+        on = str(switch.on).lower() if isinstance(switch.on, bool) else switch.on
+        assert f"| `{name}: true` | `{switch.option}: {on}` |\n" in page, name
+
+
+def test_the_picture_of_the_house_shows_every_room_and_no_other_file() -> None:
+    from test_floors import FLOORS, SOURCES
+
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for room in FLOORS:
+        assert room in ("", "__main__") or re.search(rf"`{room}`|^  {room}[/.]", page, re.MULTILINE), room
+    names = {path.name for path in SOURCES}
+    for drawn in re.findall(r"[\w/]*?(\w+\.py)\b", page):
+        assert drawn in names or drawn == "test_floors.py", drawn
