@@ -47,7 +47,7 @@ def test_no_question_is_asked_twice(repo: Path) -> None:
 def test_small_talk_answers_who_it_is_without_a_name(repo: Path) -> None:
     answers = {row["instruction"]: row["output"] for row in read(repo, "small_talk.json")}
     assert answers["Who are you?"] == "I am a small language model."
-    assert answers["你叫什么名字？"] == "我没有名字。我是一个小小的语言模型。"
+    assert answers["你叫什么名字？"] == "我是一个小小的语言模型，没有名字。"
     assert not any("{" in text for row in answers.items() for text in row)
 
 
