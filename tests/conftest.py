@@ -7,26 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from surroundings import REPOSITORY, clean_environment
 
 # Before torch is imported: tiny models gain nothing from a second thread, and threads that wait for one another cost
 # many times the work where cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-LAUNCHER_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE",
-    "ROLE_NAME",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,19 +70,8 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             encoding="utf-8",
             cwd=cwd,
-            env=_clean_environment() | (env or {}),
+            env=clean_environment() | (env or {}),
             timeout=timeout,
         )
 
     return run
-
-
-def _clean_environment() -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
-    return inherited | {
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUTF8": "1",
-        "COLUMNS": "120",
-    }

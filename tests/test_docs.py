@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import LAUNCHER_VARIABLES, REPOSITORY
+from surroundings import LAUNCHER_VARIABLES, REPOSITORY
 from warm import Warm
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
