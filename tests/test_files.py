@@ -8,6 +8,7 @@ import pytest
 
 from tunesmith.files import (
     folder_beside,
+    open_beside,
     publish_files,
     publish_folder,
     remove_leftovers,
@@ -24,6 +25,19 @@ def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
     write_beside(path, b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
     assert os.listdir(tmp_path) == ["结果.json"]
+
+
+def test_a_file_written_piece_by_piece_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(ValueError, match="midway"), open_beside(path) as file:
+        file.write(b"1\n")
+        raise ValueError("midway")
+    assert os.listdir(tmp_path) == []
+    with open_beside(path) as file:
+        file.write(b"1\n")
+        assert not path.exists()
+        file.write(b"2\n")
+    assert path.read_bytes() == b"1\n2\n" and os.listdir(tmp_path) == ["rows.jsonl"]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train a model, as the options of a file and the command line say.",
     ),
     "chat": ("tunesmith.generate.chat:chat_command", "Talk to a model, or answer one --prompt."),
+    "inspect": (
+        "tunesmith.look.inspect_command:inspect_command",
+        "Show what the model will see of the data: tokens, what is trained, totals; or what a template writes.",
+    ),
     "explain": ("tunesmith.config.explain:explain_command", "Print the help of one option, or the list of all."),
     "schema": ("tunesmith.config.explain:schema_command", "Print the JSON schema of a config file, for editors."),
     "env": ("tunesmith.environment:env_command", "Print what is installed on this machine."),
@@ -24,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command -> where it is, and what it does."""
 
-WITH_OPTIONS = ("train", "chat")
+WITH_OPTIONS = ("train", "chat", "inspect")
 """Commands that take the options of the config."""
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}

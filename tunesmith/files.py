@@ -9,7 +9,10 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _PARTIAL = ".partial"
 _REPLACED = ".replaced"
@@ -17,10 +20,18 @@ _REPLACED = ".replaced"
 
 def write_beside(path: Path, content: str | bytes) -> None:
     """Make `path` hold `content` (text as UTF-8), replacing what was there.  Its folder must exist."""
+    with open_beside(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def open_beside(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, which becomes `path` when all went well, replacing what was there.  The folder
+    must exist."""
     beside = _name_beside(path)
     try:
         with open(beside, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

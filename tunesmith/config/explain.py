@@ -15,6 +15,7 @@ from typing import Any
 
 from tunesmith import catalog, log
 from tunesmith.config import compat, rules
+from tunesmith.config.own_words import OWN_WORDS
 from tunesmith.config.schema import SECTIONS, fields
 from tunesmith.config.shapes import BOUND_WORDS, Shape, number, shape_of
 
@@ -25,12 +26,14 @@ TITLES = {
 COMMAND_SECTIONS = {
     "train": ("model", "data", "tuning", "optim", "train", "generate", "export"),
     "chat": ("model", "data", "generate"),
+    "inspect": ("model", "data", "train"),
 }
 """Command -> the sections it reads."""
 
 USAGE = {
     "train": "tunesmith train [FILE...] [name=value...] [--name value...]",
     "chat": "tunesmith chat MODEL [FILE...] [name=value...] [--name value...]",
+    "inspect": "tunesmith inspect [FILE...] [name=value...] [--name value...]",
 }
 RULES_OF_WRITING = (
     "FILE is YAML, JSON, or a pasted command; a later file wins over an earlier one, the command line over both. "
@@ -130,6 +133,9 @@ def range_words(shape: Shape) -> str:
 def help_for(command: str) -> str:
     """Every option of a command, by section: name, kind of value, default, first sentence."""
     lines = [USAGE[command], "", *_wrapped(RULES_OF_WRITING)]
+    for word in OWN_WORDS.get(command, ()):
+        lines += ["", "Its own words:"] if word is OWN_WORDS[command][0] else []
+        lines += [f"  {word.shown}", *_wrapped(word.help, " " * 6)]
     unbuilt: list[str] = []
     for section in COMMAND_SECTIONS[command]:
         names = SECTIONS[section].model_fields

@@ -24,6 +24,9 @@ LARGEST_FILE_BYTES = 4_000_000
 POSITIONAL = {"chat": "model_name_or_path"}
 """Command -> the option that a word without a name stands for."""
 
+READ_FOR = {"inspect": "train", "lint": "train"}
+"""Command -> the command whose pasted words it reads too."""
+
 DEBUG_VARIABLE = "TUNESMITH_DEBUG"
 """Set to 1 when tracebacks are wanted, also for processes that are started later."""
 
@@ -126,7 +129,7 @@ def _read_file(source: Source, command: str, environment: dict[str, str]) -> lis
     except shell.Unclear as problem:
         source.problem(problem.line, str(problem))
         return None
-    if pasted.name not in (None, command):
+    if pasted.name not in (None, command, READ_FOR.get(command)):
         source.problem(1, f"holds the command '{pasted.name}', not '{command}'")
         return None
     written, others = words.read_words(pasted.words, source.problems)

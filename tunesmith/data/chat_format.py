@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def chat_format(cfg: DataConfig, tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
-    """The format that `template` and its options mean for this tokenizer.
+def chat_format(cfg: DataConfig, tokenizer: "PreTrainedTokenizerBase | TokenizerWords") -> ChatFormat:
+    """The format that `template` and its options mean for this tokenizer, or for what is known of one.
 
     Raises OptionError for `auto` with a tokenizer that has no chat template, and for unknown names, keys and values.
     """
-    return resolve(cfg.template, _changes(cfg), _words(tokenizer), named=partial(catalog.find, "template"))
+    words = tokenizer if isinstance(tokenizer, TokenizerWords) else _words(tokenizer)
+    return resolve(cfg.template, _changes(cfg), words, named=partial(catalog.find, "template"))
 
 
 def compare_with_own(cfg: DataConfig, chat: ChatFormat, tokenizer: "PreTrainedTokenizerBase") -> None:

@@ -1,0 +1,60 @@
+"""What is counted of a run's data is what its batches hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.data.batches import windows
+from tunesmith.data.sample import Sample
+from tunesmith.data.totals import BINS, Batching, histogram, padding
+
+
+class Lengths:
+    """Samples of given lengths."""
+
+    def __init__(self, lengths: list[int]):
+        self.lengths = np.array(lengths, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        ids = np.zeros(self.lengths[index], np.int32)
+        return Sample(ids, ids)
+
+    def where(self, index: int) -> str:
+        return str(index)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=50))
+def test_each_sample_is_in_one_bin(lengths: list[int]) -> None:
+    bins = histogram(np.array(lengths, dtype=np.int32))
+    assert len(bins) <= BINS and bins[0].first == 1
+    assert sum(bin.samples for bin in bins) == len(lengths) and bins[-1].samples
+    for bin in bins:
+        assert bin.samples == sum(bin.first <= length <= bin.last for length in lengths)
+
+
+def test_no_sample_no_bin() -> None:
+    assert histogram(np.zeros(0, np.int32)) == []
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_padding_and_steps_are_those_of_the_batches(batch_size: int, processes: int) -> None:
+    samples = Lengths([3, 9, 14, 9, 1, 1, 25, 8, 30, 2, 7])
+    batching = Batching(batch_size, 2, processes, seed=3, shuffle=True)
+    numbers = set()
+    tokens = computed = 0
+    for rank in range(processes):
+        for window in windows(
+            samples, batch_size=batch_size, accumulation=2, ranks=processes, rank=rank, seed=3, shuffle=True, epochs=1
+        ):
+            numbers.add(window.number)
+            for batch in window.batches:
+                if batch.rows != (-1,):
+                    tokens += batch.tokens
+                    computed += batch.attention_mask.numel()
+    assert padding(samples, batching) == pytest.approx(1 - tokens / computed)
+    assert batching.steps_per_epoch(samples) == len(numbers)

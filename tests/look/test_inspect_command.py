@@ -1,0 +1,202 @@
+"""`tunesmith inspect` on a run's data: what is shown is what is trained on, in every form of output."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tunesmith.config.load import load
+from tunesmith.log import DataError, OptionError
+from tunesmith.look import screen
+from tunesmith.look.dump import write_dump
+from tunesmith.look.inspect_command import inspect_command
+from tunesmith.look.plan import totals_of
+from tunesmith.look.tokens import Segment, ShownToken
+from tunesmith.train.inputs import read_inputs
+
+LONG = "seven small birds saw the blue sea " * 9
+ROWS: list[dict[str, str]] = [
+    {"instruction": "Hi", "output": "Hello <b>& you</b>."},
+    {"instruction": "Empty", "output": " "},
+    {"instruction": LONG, "output": "Birds.\n"},
+    {"instruction": "你好", "output": "你好！😀"},
+    *({"instruction": f"Count to {number}", "output": "one " * number} for number in range(1, 30)),
+]
+
+
+@pytest.fixture
+def yaml(tiny_model: Path, tmp_path: Path) -> Path:
+    (tmp_path / "talk.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"talk": {"file_name": "talk.json"}}), encoding="utf-8")
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        f"model_name_or_path: {tiny_model}\ndataset: talk\ndataset_dir: {tmp_path}\ntemplate: chatml\ncutoff_len: 64\n"
+        "per_device_train_batch_size: 2\ngradient_accumulation_steps: 4\nnum_train_epochs: 2\ndisable_tqdm: true\n",
+        encoding="utf-8",
+    )
+    return file
+
+
+def test_rows_and_totals_as_plain_lines(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect_command([str(yaml)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "talk.json row 2: left out: empty answer" in lines
+    assert "  + assistant   Hello <b>& you</b>." in lines
+    assert "  ... " in "\n".join(lines) and "rows read     33 (talk 33)" in lines
+    assert "steps         4 an epoch of 8 rows each, 8 in all" in lines
+    assert any(line.startswith("padding ") for line in lines)
+
+
+def test_asked_rows_come_with_ids(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect_command([str(yaml), "--row", "4", "--ids"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("talk.json row 4: ")
+    answer = next(line for line in lines if line.startswith("  + assistant"))
+    assert re.sub(r"\[\d+\]", "", answer) == "  + assistant   你好！😀" and re.search(r"😀\[\d+\]", answer)
+
+
+def test_json_is_all_there_is_on_standard_output(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect_command([str(yaml), "--json", "--row", "1,3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    first, cut = found["rows"]
+    inputs = read_inputs(load([str(yaml)], command="inspect"))
+    tokens = first["samples"][0]["tokens"]
+    sample = inputs.prepared.train[0]
+    assert [token["id"] for token in tokens] == sample.input_ids.tolist()
+    assert [token["trained"] for token in tokens] == [label != -100 for label in sample.labels.tolist()]
+    assert "".join(token["text"] for token in tokens) == inputs.tokenizer.decode(sample.input_ids)
+    assert cut["whole_tokens"] > 64 and cut["samples"][0]["cut"][0]["tokens"] == cut["whole_tokens"] - 64
+    totals = found["totals"]
+    assert (totals["rows_read"], totals["rows_kept"], totals["dropped"], totals["cut"]) == (33, 32, 1, totals["cut"])
+    assert totals["dropped_by_reason"] == {"empty answer": 1}
+    assert totals["trained_tokens"] == sum(
+        int((inputs.prepared.train[row].labels[1:] != -100).sum()) for row in range(len(inputs.prepared.train))
+    )
+
+
+def test_the_dump_is_what_the_trainer_gets(yaml: Path, tmp_path: Path) -> None:
+    assert inspect_command([str(yaml), "--dump", str(tmp_path / "dump.jsonl"), "--val_size", "4"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "dump.jsonl").read_text(encoding="utf-8").splitlines()]
+    train = read_inputs(load([str(yaml), "--val_size", "4"], command="inspect")).prepared.train
+    assert len(lines) == len(train) == 28
+    for index, line in enumerate(lines):
+        assert line == {
+            "input_ids": train[index].input_ids.tolist(),
+            "labels": train[index].labels.tolist(),
+        }
+
+
+def test_packed_rows_are_dumped_as_they_are_trained(yaml: Path, tmp_path: Path) -> None:
+    loaded = load([str(yaml)], command="inspect")
+    data = loaded.config.data.model_copy(update={"packing": True})
+    packing = replace(loaded, config=loaded.config.model_copy(update={"data": data}))
+    inputs = read_inputs(packing)
+    write_dump(tmp_path / "dump.jsonl", inputs.prepared)
+    lines = [json.loads(line) for line in (tmp_path / "dump.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(sum(line["parts"]) == len(line["input_ids"]) <= 64 for line in lines)
+    totals = totals_of(packing, inputs)
+    assert len(lines) == totals.samples and sum(bin.samples for bin in totals.lengths) == 32
+    assert totals.fill_rate == pytest.approx(totals.tokens / (64 * len(lines)))
+
+
+class Page(HTMLParser):
+    """Reads a page: its tags, all closed in order, and its text."""
+
+    VOID = ("meta", "input")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_and_loads_nothing(yaml: Path, tmp_path: Path) -> None:
+    assert inspect_command([str(yaml), "--html", str(tmp_path / "out.html")]) == 0
+    text = (tmp_path / "out.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.tags & {"script", "link", "img", "iframe", "a"} and not page.attributes & {"src", "href", "onclick"}
+    assert "url(" not in text and "@import" not in text and "prefers-color-scheme: dark" in text
+    assert "&amp;" in text and "<b>&" not in text
+    assert "talk.json row 2 left out: empty answer" in page.text and "Rows that were cut" in page.text
+    assert "😀" in page.text
+
+
+def test_a_passed_limit_is_said_and_ends_with_3(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect_command([str(yaml), "--fail-if", "dropped>1%,trained_fraction<0.001"]) == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fail-if")]
+    assert said == ["fail-if: dropped>1%: dropped is 1, 3.03% of rows_read 33"]
+    assert inspect_command([str(yaml), "--fail-if", "dropped>5%"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "problem", "kind"),
+    [
+        (["--row", "99"], "--row: there is no row 99 in talk", DataError),
+        (["--html", "nofolder/out.html"], "--html: there is no folder nofolder", OptionError),
+        (["--dump", "."], "--dump: . is a folder", OptionError),
+        (["--fail-if", "loss>1"], "--fail-if: unknown total 'loss'", OptionError),
+    ],
+)
+def test_wrong_words(yaml: Path, words: list[str], problem: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=re.escape(problem)):
+        inspect_command([str(yaml), *words])
+
+
+def test_what_is_read_is_not_written_over(yaml: Path, tmp_path: Path) -> None:
+    for name in ("x.yaml", "talk.json", "dataset_info.json"):
+        with pytest.raises(OptionError, match="is read by this command"):
+            inspect_command([str(yaml), "--dump", str(tmp_path / name)])
+    assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8")) == ROWS
+
+
+def test_nothing_to_train_is_refused(yaml: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": "Hi", "output": ""}]
+    (tmp_path / "talk.json").write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="none of its 1 rows can be used"):
+        inspect_command([str(yaml)])
+
+
+@pytest.mark.parametrize("stage", ["pt"])
+def test_plain_text(yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str) -> None:
+    (tmp_path / "story.txt").write_text("Once upon a time.\nThe end.\n", encoding="utf-8")
+    assert inspect_command([str(yaml), "--stage", stage, "--dataset", str(tmp_path / "story.txt")]) == 0
+    out, err = capsys.readouterr()
+    assert "  + text" in out and "story.txt row 2: " in out
+    assert err.count("read as text") == 1
+
+
+def test_text_is_shown_in_one_line() -> None:
+    assert screen.visible("a\n\tb\x00\u200b\\n") == "a↵⇥b\\x00\\u200b\\n"
+
+
+def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    segments = [
+        Segment("user", False, [ShownToken("[bold]Hi[/bold]", 5)]),
+        Segment("assistant", True, [ShownToken("Hel", 6), ShownToken("lo\n", 7)], cut_before=3),
+    ]
+    screen.show([("rows.json row 1", segments)], ids=True, whole=True)
+    out = capsys.readouterr().out
+    assert "[bold]Hi[/bold]" in out and "\x1b[" in out and "3 tokens are cut away here" in out
+    assert re.search(r"\x1b\[(\d+;)*7(;\d+)*m", out), "trained is reversed"

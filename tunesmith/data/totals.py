@@ -1,0 +1,163 @@
+"""What a run's data amounts to: rows, tokens, lengths, padding, steps.  Counts; knows no row's words and no screen."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith.data.batches import FILLER, Order, divide, windows_per_epoch
+from tunesmith.data.pack import Blocks, Packed
+from tunesmith.data.pipeline import Prepared
+from tunesmith.data.report import Report
+from tunesmith.data.sample import Samples
+
+BINS = 12
+"""Most bars of the histogram of lengths."""
+
+BAR_WIDTH = 40
+"""Characters of the longest bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How rows fall into steps."""
+
+    batch_size: int
+    """Rows of a micro-batch."""
+    accumulation: int
+    """Micro-batches of a step, on each process."""
+    processes: int
+    seed: int
+    shuffle: bool
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of an optimizer step."""
+        return self.batch_size * self.accumulation * self.processes
+
+    def steps_per_epoch(self, samples: Samples) -> int:
+        """Optimizer steps of an epoch."""
+        return windows_per_epoch(len(samples), self.rows_per_step)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Samples of `first` to `last` tokens."""
+
+    first: int
+    last: int
+    samples: int
+
+    @property
+    def range(self) -> str:
+        """Its tokens, in words."""
+        return f"{self.first:,}-{self.last:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Everything counted, ready for JSON.  Shares are fractions from 0 to 1."""
+
+    rows_read: int
+    rows_kept: int
+    rows_evaluated: int
+    dropped: int
+    dropped_by_reason: dict[str, int]
+    cut: int
+    split: int
+    samples: int
+    tokens: int
+    trained_tokens: int
+    trained_fraction: float
+    longest: int
+    cutoff_len: int
+    lengths: list[Bin]
+    """Of samples as they are before they are packed into rows, or cut into blocks."""
+    padding: float
+    """Share of padding in all that is computed in the first epoch."""
+    fill_rate: float | None
+    """Of packed rows: tokens, divided by those there is room for; None without packing."""
+    rows_per_step: int
+    steps_per_epoch: int
+    steps: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What the report does not say: lengths, padding, steps."""
+        most = max((bin.samples for bin in self.lengths), default=1)
+        width = max((len(bin.range) for bin in self.lengths), default=0)
+        lines = []
+        for number, bin in enumerate(self.lengths):
+            bar = "#" * max(round(BAR_WIDTH * bin.samples / most), bin.samples > 0)
+            lines.append(f"{'' if number else 'lengths':13} {bin.range:>{width}} {bin.samples:>9,} {bar}".rstrip())
+        lines.append(f"padding       {self.padding:.1%} of what is computed")
+        each = f"{self.rows_per_step:,} rows each"
+        return [*lines, f"steps         {self.steps_per_epoch:,} an epoch of {each}, {self.steps:,} in all"]
+
+
+def count(prepared: Prepared, batching: Batching, *, steps: int) -> Totals:
+    """The totals of a run's data, which falls into `steps` optimizer steps in all."""
+    report: Report = prepared.report
+    tallies = report.tallies
+    return Totals(
+        rows_read=sum(report.read.values()),
+        rows_kept=report.kept,
+        rows_evaluated=report.evaluated,
+        dropped=sum(tally.count for tally in tallies.dropped.values()),
+        dropped_by_reason={reason: tally.count for reason, tally in tallies.dropped.items()},
+        cut=tallies.cut.count,
+        split=tallies.divided.count,
+        samples=report.samples,
+        tokens=report.tokens,
+        trained_tokens=report.trained_tokens,
+        trained_fraction=report.trained_tokens / max(report.tokens, 1),
+        longest=report.longest,
+        cutoff_len=report.cutoff_len,
+        lengths=histogram(_before_filling(prepared.train).lengths),
+        padding=padding(prepared.train, batching),
+        fill_rate=report.fill_rate,
+        rows_per_step=batching.rows_per_step,
+        steps_per_epoch=batching.steps_per_epoch(prepared.train),
+        steps=steps,
+    )
+
+
+def _before_filling(samples: Samples) -> Samples:
+    """The samples from which blocks or packed rows are made."""
+    return samples.samples if isinstance(samples, Blocks | Packed) else samples
+
+
+def histogram(lengths: np.ndarray) -> list[Bin]:
+    """How many samples there are of which length, in at most BINS bins of a round width."""
+    if not len(lengths):
+        return []
+    longest = int(lengths.max())
+    width = next(width for width in _round_numbers() if width * BINS >= longest)
+    counts = np.bincount((lengths - 1) // width)
+    return [
+        Bin(index * width + 1, min((index + 1) * width, longest), int(samples)) for index, samples in enumerate(counts)
+    ]
+
+
+def _round_numbers() -> Iterable[int]:
+    """1, 2, 5, 10, 20, 50, ..."""
+    power = 1
+    while True:
+        yield from (power, 2 * power, 5 * power)
+        power *= 10
+
+
+def padding(samples: Samples, batching: Batching) -> float:
+    """Share of padding in the micro-batches of the first epoch."""
+    order = Order(len(samples), batching.seed, batching.shuffle).epoch(0)
+    size, computed = batching.rows_per_step, 0
+    for start in range(0, len(order), size):
+        for rank in range(batching.processes):
+            for rows in divide(order[start : start + size], batching.batch_size, batching.processes, rank):
+                if rows != [FILLER]:
+                    computed += len(rows) * int(samples.lengths[rows].max())
+    return 1 - int(samples.lengths.sum(dtype=np.int64)) / computed if computed else 0.0

@@ -1,0 +1,81 @@
+"""Tokens and spans -> segments to show: neighbours that one speaker says and that are all trained or all not.  Knows no
+screen and no page."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tunesmith.data.inspect import SeenSample, Speaker
+from tunesmith.generate.text import AnswerText
+from tunesmith.templates.conversation import Span
+
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """A token's text; '' for one that is only a part of a character, which its last token shows.  `id` None: there is no
+    tokenizer."""
+
+    text: str
+    id: int | None = None
+
+
+@dataclass(slots=True)
+class Segment:
+    """Neighbouring tokens of one speaker.  `cut_before`: how many tokens were cut away in front of it."""
+
+    speaker: Speaker
+    trained: bool
+    tokens: list[ShownToken] = field(default_factory=list)
+    cut_before: int = 0
+
+    @property
+    def text(self) -> str:
+        """All its text."""
+        return "".join(token.text for token in self.tokens)
+
+
+def segments_of(sample: SeenSample, decode: Decode) -> list[Segment]:
+    """A sample's segments in order; a last one without tokens where its end was cut away."""
+    segments: list[Segment] = []
+    texts = _texts(sample.ids.tolist(), sample.gaps, decode)
+    for place, (id, text) in enumerate(zip(sample.ids.tolist(), texts, strict=True)):
+        speaker, trained, gap = sample.speakers[place], bool(sample.trained[place]), sample.gaps.get(place, 0)
+        _segment(segments, speaker, trained, gap).tokens.append(ShownToken(text, id))
+    if behind := sample.gaps.get(len(sample.ids)):
+        segments.append(Segment("template", False, cut_before=behind))
+    return segments
+
+
+def segments_of_spans(spans: Iterable[Span]) -> list[Segment]:
+    """Spans' segments, where there is no tokenizer: each piece of text is shown as one token."""
+    segments: list[Segment] = []
+    for span in spans:
+        for piece in span.pieces:
+            speaker: Speaker = span.role if piece.kind == "data" else "template"
+            text = f"<{piece.text.upper()}>" if piece.kind == "token" else piece.text
+            _segment(segments, speaker, span.learned, 0).tokens.append(ShownToken(text))
+    return segments
+
+
+def _segment(segments: list[Segment], speaker: Speaker, trained: bool, gap: int) -> Segment:
+    """The segment that a token belongs to: the last one, or a new one."""
+    last = segments[-1] if segments else None
+    if last is None or gap or (last.speaker, last.trained) != (speaker, trained):
+        last = Segment(speaker, trained, cut_before=gap)
+        segments.append(last)
+    return last
+
+
+def _texts(ids: Sequence[int], gaps: dict[int, int], decode: Decode) -> list[str]:
+    """Each token's text, as it stands behind the tokens before it."""
+    texts: list[str] = []
+    answer = AnswerText(decode)
+    for place, id in enumerate(ids):
+        if place in gaps:
+            texts[-1] += answer.end()
+            answer = AnswerText(decode)
+        texts.append(answer.add(id))
+    if texts:
+        texts[-1] += answer.end()
+    return texts
