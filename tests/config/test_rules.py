@@ -36,7 +36,7 @@ ERRORS = [
      "wandb, mlflow, swanlab, trackio"),
     (["--report_to", "none,wandb"], "--report_to: none can't stand beside other trackers"),
     (["--metrics", "loss,rouge"], "--metrics: rouge: not built yet"),
-    (["--packing"], "--packing: true is not built yet"),
+    (["--save_format", "pytorch"], "--save_format: pytorch is not built yet"),
     (["--stage", "dpo"], "--stage: dpo is not built yet"),
 ]  # fmt: skip
 

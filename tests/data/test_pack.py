@@ -88,12 +88,15 @@ def test_contaminated_rows_are_one_text() -> None:
     assert packed.trained_tokens() == batch.loss_tokens
 
 
-def loss_and_gradients(folder: Path, samples: Samples, attention: str, pad_to: int) -> tuple[float, torch.Tensor]:
+def loss_and_gradients(
+    folder: Path, samples: Samples, attention: str, pad_to: int, one_row: bool = False
+) -> tuple[float, torch.Tensor]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
     total = 0.0
     for window in windows(
-        samples, batch_size=2, accumulation=1, ranks=1, rank=0, seed=0, shuffle=True, epochs=1, multiple_of=pad_to
-    ):
+        samples, batch_size=2, accumulation=1, ranks=1, rank=0, seed=0, shuffle=True, epochs=1, multiple_of=pad_to,
+        one_row=one_row,
+    ):  # fmt: skip
         (batch,) = window.batches
         mask = None if batch.packed else batch.attention_mask
         logits = model(
@@ -118,3 +121,16 @@ def test_packing_changes_neither_loss_nor_gradient(tiny_model: Path, attention: 
     assert packed_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(gradients, packed_gradients, rtol=1e-3, atol=1e-5)
     assert gradients.abs().max() > 0.1
+
+
+def test_rows_behind_one_another_are_the_same_batch(tiny_model: Path) -> None:
+    packed = Packed(array_samples([9, 17, 4, 30, 12, 1, 6, 2, 25, 11], seed=3), 40, seed=0)
+    how = {"batch_size": 2, "accumulation": 1, "ranks": 1, "rank": 0, "seed": 0}
+    for window in windows(packed, shuffle=False, epochs=1, one_row=True, **how):
+        (batch,) = window.batches
+        assert batch.input_ids.shape[0] == 1 and batch.position_ids[0, 0] == 0
+        assert batch.loss_tokens == sum(int((packed[row].labels[1:] != IGNORED).sum()) for row in batch.rows)
+    loss, gradients = loss_and_gradients(tiny_model, packed, "sdpa", 16)
+    same_loss, same_gradients = loss_and_gradients(tiny_model, packed, "sdpa", 16, one_row=True)
+    assert same_loss == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(gradients, same_gradients, rtol=1e-3, atol=1e-5)

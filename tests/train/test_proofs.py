@@ -84,6 +84,9 @@ MODES = {
     "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     "bf16": {"finetuning_type": "lora", "compute_type": "bf16"},
     "unshuffled, logged every second step": {"finetuning_type": "lora", "disable_shuffling": True, "logging_steps": 2},
+    "packed": {"finetuning_type": "full", "packing": True, "cutoff_len": 256, "gradient_accumulation_steps": 1},
+    "packed, lora": {"packing": True, "cutoff_len": 256, "gradient_accumulation_steps": 1, "lora_dropout": 0.3},
+    "contaminated": {"packing": "contaminated", "cutoff_len": 256, "gradient_accumulation_steps": 1},
     "sgd with momentum": {"finetuning_type": "full", "optim": "sgd", "optim_args": '{"momentum": 0.9}'},
 }
 

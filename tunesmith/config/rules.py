@@ -29,7 +29,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
         "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
     ),
     "mix_strategy": ("interleave_under", "interleave_over", "interleave_once"),
-    "packing": (True, "contaminated"),
     "batching": ("length_grouped", "token_budget"),
     "save_format": ("pytorch",),
 }  # fmt: skip
@@ -53,7 +52,12 @@ NO_EFFECT_YET = {
 }
 """Option -> why writing it changes nothing yet, neither the result nor what is kept."""
 
-NEEDS = {"train": ("model_name_or_path", "dataset"), "chat": ("model_name_or_path",)}
+NEEDS = {
+    "train": ("model_name_or_path", "dataset"),
+    "chat": ("model_name_or_path",),
+    "inspect": ("model_name_or_path", "dataset"),
+    "lint": ("dataset",),
+}
 """Command -> options it can't do without."""
 
 EXAMPLES = {"model_name_or_path": "a folder or a hub name", "dataset": "names of dataset_info.json, or files"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunesmith.data.collate import pad
+from tunesmith.data.collate import in_one_row, pad
 from tunesmith.data.sample import IGNORED, Batch, Sample, Samples
 
 FILLER = -1
@@ -57,12 +57,14 @@ def windows(
     epochs: int | None = None,
     pad_id: int = 0,
     multiple_of: int = 1,
+    one_row: bool = False,
 ) -> Iterator[Window]:
     """The windows from number `start_window` on, counted over all epochs; without end unless `epochs` is given.
 
     A window holds the next `batch_size * accumulation * ranks` rows of its epoch's order, however they are divided, so
     1 x 16, 2 x 8 and 16 x 1, on one rank or several, train the same rows in each step.  All ranks get equally many
-    micro-batches; where rows run out, a rank gets one filler row without anything to train."""
+    micro-batches; where rows run out, a rank gets one filler row without anything to train.  `one_row`: rows of packed
+    samples lie behind one another in a single row."""
     assert len(samples), "no rows, no windows"
     order = Order(len(samples), seed, shuffle)
     size = batch_size * accumulation * ranks
@@ -72,7 +74,7 @@ def windows(
         permutation = order.epoch(epoch)
         for step in range(number, steps):
             shares = divide(permutation[step * size : (step + 1) * size], batch_size, ranks, rank)
-            yield Window(epoch, step, [_batch(samples, rows, pad_id, multiple_of) for rows in shares])
+            yield Window(epoch, step, [_batch(samples, rows, pad_id, multiple_of, one_row) for rows in shares])
         epoch, number = epoch + 1, 0
 
 
@@ -83,9 +85,10 @@ def divide(rows: np.ndarray, batch_size: int, ranks: int, rank: int) -> list[lis
     return [rows[start : start + batch_size].tolist() or [FILLER] for start in starts]
 
 
-def _batch(samples: Samples, rows: Sequence[int], pad_id: int, multiple_of: int) -> Batch:
+def _batch(samples: Samples, rows: Sequence[int], pad_id: int, multiple_of: int, one_row: bool) -> Batch:
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
-    return pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
+    batch = pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
+    return in_one_row(batch) if one_row and batch.packed else batch
 
 
 def _filler(samples: Samples) -> Sample:

@@ -34,3 +34,17 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
         tuple(rows),
         any(sample.parts for sample in samples),
     )
+
+
+def in_one_row(batch: Batch) -> Batch:
+    """The same packed batch with its rows behind one another, tensors [1, rows * tokens]: positions start again where a
+    row did, and a row's first token is not trained, so nothing else changes."""
+    assert batch.packed, "rows of a single sample would become one text"
+    return Batch(
+        batch.input_ids.reshape(1, -1),
+        batch.labels.reshape(1, -1),
+        batch.attention_mask.reshape(1, -1),
+        batch.position_ids.reshape(1, -1),
+        batch.rows,
+        packed=True,
+    )

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 from tunesmith import catalog
 from tunesmith.config.schema import Config
 from tunesmith.log import note
+from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
 from tunesmith.models.tuning.adapters import merge
 from tunesmith.models.where import Source, find_adapters
@@ -14,22 +15,31 @@ from tunesmith.train.runtime import Runtime
 
 def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool) -> PreTrainedModel:
     """The base model on this process's device, in the precision its weights need."""
-    kind = runtime.precision
-    attention = attention_for(source, cfg.model, dtype=kind.autocast or kind.weights, device=runtime.device)
-    note("flash_attn", f"{cfg.model.flash_attn} means {attention} here")
+    chosen = attention(cfg, source, runtime)
+    note("flash_attn", f"{cfg.model.flash_attn} means {chosen} here")
     return load_model(
         source,
         cfg.model,
-        dtype=kind.load_dtype(cfg.tuning),
+        dtype=runtime.precision.load_dtype(cfg.tuning),
         device=runtime.device,
         trainable=trainable,
-        attention=attention,
+        attention=chosen,
     )
 
 
-def tuned_model(cfg: Config, source: Source, runtime: Runtime) -> nn.Module:
-    """The model with what `finetuning_type` trains made trainable; its random parts depend on the seed alone."""
+def attention(cfg: Config, source: Source, runtime: Runtime) -> str:
+    """Transformers' name of the attention that the run's models compute with."""
+    kind = runtime.precision
+    return attention_for(source, cfg.model, dtype=kind.autocast or kind.weights, device=runtime.device)
+
+
+def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool) -> nn.Module:
+    """The model with what `finetuning_type` trains made trainable; its random parts depend on the seed alone.
+    `isolated`: rows hold samples that may not see each other.  Raises ModelError when the model lets them."""
     model = base_model(cfg, source, runtime, trainable=True)
+    if isolated:
+        with runtime.autocast():
+            require_isolation(model)
     runtime.seed("weights", cfg.train.seed, every_rank_its_own=False)
     apply = catalog.find("tuning", cfg.tuning.finetuning_type)
     return apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))

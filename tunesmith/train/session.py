@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from tunesmith import files
 from tunesmith.config.schema import Config
 from tunesmith.data.batches import windows, windows_per_epoch
+from tunesmith.data.pack import Packed
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError
 from tunesmith.models import save
+from tunesmith.models.isolation import wants_one_row
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, loop, trackers
 from tunesmith.train.card import Card, write_card
@@ -27,7 +29,7 @@ from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
 from tunesmith.train.loop import Step
-from tunesmith.train.policy import tuned_model
+from tunesmith.train.policy import attention, tuned_model
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Stops
@@ -42,7 +44,9 @@ class Session:
 
     def __init__(self, cfg: Config, inputs: Inputs, runtime: Runtime, place: Place):
         self.cfg, self.inputs, self.runtime, self.place = cfg, inputs, runtime, place
-        self.model = tuned_model(cfg, inputs.source, runtime)
+        rows = inputs.prepared.train
+        isolated = isinstance(rows, Packed) and rows.isolated
+        self.model = tuned_model(cfg, inputs.source, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.model)
         self.objective = inputs.stage.objective()
         self.accumulation = accumulation(cfg.train, runtime.world_size)
@@ -83,6 +87,7 @@ class Session:
             shuffle=not self.cfg.data.disable_shuffling,
             start_window=position.step,
             pad_id=self.inputs.tokenizer.pad_token_id,
+            one_row=wants_one_row(attention(self.cfg, self.inputs.source, self.runtime)),
         )
         loop.fit(
             self.policy,
