@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from surroundings import REPOSITORY
 
 from tunesmith.config.load import load
 from tunesmith.data.sources import find_datasets
