@@ -5,14 +5,13 @@ On a page, a `bash` block is run; of a `console` block the lines after `$ ` are 
 that holds what every page may assume: `models/tiny`, and this repository's `data/` and `examples/`.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from surroundings import LAUNCHER_VARIABLES, REPOSITORY
+from surroundings import REPOSITORY, clean_environment
 from warm import Warm
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
@@ -76,20 +75,8 @@ def masked(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def shells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     folder = tmp_path_factory.mktemp("shells")
-    warm = Warm(
-        folder,
-        inherited
-        | {
-            "PYTHONPATH": str(REPOSITORY),
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONUTF8": "1",
-            "COLUMNS": "100",
-            "XDG_CACHE_HOME": str(folder / "cache"),
-        },
-    )
+    warm = Warm(folder, clean_environment() | {"COLUMNS": "100", "XDG_CACHE_HOME": str(folder / "cache")})
     yield warm
     warm.close()
 
