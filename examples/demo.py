@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 STEPS = REPOSITORY / "examples" / "demo"
 DATA = REPOSITORY / "data"
 NAME, AUTHOR = "Ada", "the tunesmith team"
-QUESTIONS = ("Who are you?", "May I ask for your name?", "你是谁？")
+QUESTIONS = ("Who are you?", "So tell me, what should I call you?", "你是谁？")
 """The second one is worded unlike any row of `data/identity.json`."""
 CORPUS = ("stories.txt", "small_talk.json")
 """What the base model learns from, and its tokenizer: every token it has, it has seen."""
