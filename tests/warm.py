@@ -29,7 +29,14 @@ with socket.socket(socket.AF_UNIX) as line:
     sys.exit(int(line.recv(16)))
 """
 
-HEAVY = ("accelerate", "peft", "tunesmith.cli", "tunesmith.generate.load", "tunesmith.train.run", "matplotlib.pyplot")
+HEAVY = (
+    "matplotlib.pyplot",
+    "transformers.models.qwen2.modeling_qwen2",
+    "tunesmith.cli",
+    "tunesmith.generate.load",
+    "tunesmith.models.tuning.lora",
+    "tunesmith.train.run",
+)
 
 
 class Warm:

