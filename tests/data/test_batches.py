@@ -1,13 +1,15 @@
 """The same rows in every step however they are divided, and the same stream from any position."""
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.batches import FILLER, Order, Window, divide, windows, windows_per_epoch
+from tunesmith.data.batches import Window, windows
+from tunesmith.data.division import FILLER, Division, Order, divide, windows_per_epoch
 from tunesmith.data.sample import IGNORED, Batch, Sample
 
 
@@ -30,9 +32,14 @@ class Rows:
         return f"row {index}"
 
 
-def stream(count: int, taken: int | None = None, **how: int) -> list[Window]:
-    options = {"batch_size": 1, "accumulation": 1, "ranks": 1, "rank": 0, "seed": 5, "start_window": 0, **how}
-    return list(islice(windows(Rows(count), shuffle=True, epochs=3, **options), taken))
+def stream(count: int, taken: int | None = None, **how: Any) -> list[Window]:
+    rank, start = how.pop("rank", 0), how.pop("start_window", 0)
+    division = division_of(**how)
+    return list(islice(windows(Rows(count), division, rank=rank, epochs=3, start_window=start), taken))
+
+
+def division_of(**how: Any) -> Division:
+    return Division(**({"batch_size": 1, "accumulation": 1, "ranks": 1, "seed": 5, "shuffle": True} | how))
 
 
 def rows_of(window: Window) -> list[int]:
@@ -87,12 +94,12 @@ ORDER_OF_SEED_42 = [5, 6, 0, 7, 3, 2, 4, 9, 1, 8]
 
 
 def test_windows_go_on_without_end_unless_epochs_are_given() -> None:
-    endless = windows(Rows(3), batch_size=2, accumulation=1, ranks=1, rank=0, seed=0, shuffle=True)
+    endless = windows(Rows(3), division_of(batch_size=2))
     assert [window.epoch for window in islice(endless, 6)] == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_filler_row_trains_nothing() -> None:
-    (window,) = islice(windows(Rows(3), batch_size=3, accumulation=1, ranks=2, rank=1, seed=0, shuffle=True), 1)
+    (window,) = islice(windows(Rows(3), division_of(batch_size=3, ranks=2), rank=1), 1)
     (batch,) = window.batches
     assert batch.rows == (FILLER,) and batch.loss_tokens == 0 and batch.tokens > 0
 
@@ -103,8 +110,8 @@ def test_micro_batches_alternate_between_ranks(rank: int, expected: list[list[in
 
 
 def test_a_batch_holds_its_rows_padded_on_the_right() -> None:
-    options = {"batch_size": 3, "accumulation": 1, "ranks": 1, "rank": 0, "seed": 0}
-    (window,) = windows(Rows(3), shuffle=False, epochs=1, pad_id=9, multiple_of=8, **options)
+    unshuffled = division_of(batch_size=3, shuffle=False)
+    (window,) = windows(Rows(3), unshuffled, epochs=1, pad_id=9, multiple_of=8)
     (batch,) = window.batches
     assert isinstance(batch, Batch) and batch.rows == (0, 1, 2)
     assert batch.input_ids.tolist() == [[0] * 2 + [9] * 6, [1] * 3 + [9] * 5, [2] * 4 + [9] * 4]

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tunesmith.data.arrays import ArraySamples, Rows
 from tunesmith.data.batches import windows
+from tunesmith.data.division import Division
 from tunesmith.data.pack import Packed, fill
 from tunesmith.data.sample import IGNORED, Samples
 from tunesmith.losses import lm
@@ -70,19 +71,19 @@ def test_a_packed_row_holds_its_samples_one_after_another() -> None:
 def test_a_packed_batch_restarts_positions_and_counts_the_same_tokens() -> None:
     samples = array_samples([5, 7, 3, 9, 4])
     packed = Packed(samples, 12, seed=0)
-    (window,) = windows(packed, batch_size=9, accumulation=1, ranks=1, rank=0, seed=0, shuffle=False, epochs=1)
+    (window,) = windows(packed, Division(9, 1, 1, seed=0, shuffle=False), epochs=1)
     (batch,) = window.batches
     assert batch.packed and batch.tokens == 28 and batch.loss_tokens == samples.trained_tokens()
     starts = [(batch.position_ids[row, : packed.lengths[row]] == 0).sum().item() for row in range(len(packed))]
     assert sum(starts) == 5
-    (padded,) = windows(samples, batch_size=9, accumulation=1, ranks=1, rank=0, seed=0, shuffle=False, epochs=1)
+    (padded,) = windows(samples, Division(9, 1, 1, seed=0, shuffle=False), epochs=1)
     assert not padded.batches[0].packed
 
 
 def test_contaminated_rows_are_one_text() -> None:
     packed = Packed(array_samples([5, 7]), 12, seed=0, isolated=False)
     assert packed[0].parts == () and len(packed) == 1
-    (window,) = windows(packed, batch_size=1, accumulation=1, ranks=1, rank=0, seed=0, shuffle=False, epochs=1)
+    (window,) = windows(packed, Division(1, 1, 1, seed=0, shuffle=False), epochs=1)
     (batch,) = window.batches
     assert not batch.packed and batch.position_ids[0].tolist() == list(range(12))
     assert packed.trained_tokens() == batch.loss_tokens
@@ -94,7 +95,7 @@ def loss_and_gradients(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
     total = 0.0
     for window in windows(
-        samples, batch_size=2, accumulation=1, ranks=1, rank=0, seed=0, shuffle=True, epochs=1, multiple_of=pad_to,
+        samples, Division(2, 1, 1, seed=0, shuffle=True), epochs=1, multiple_of=pad_to,
         one_row=one_row,
     ):  # fmt: skip
         (batch,) = window.batches
@@ -125,8 +126,7 @@ def test_packing_changes_neither_loss_nor_gradient(tiny_model: Path, attention: 
 
 def test_rows_behind_one_another_are_the_same_batch(tiny_model: Path) -> None:
     packed = Packed(array_samples([9, 17, 4, 30, 12, 1, 6, 2, 25, 11], seed=3), 40, seed=0)
-    how = {"batch_size": 2, "accumulation": 1, "ranks": 1, "rank": 0, "seed": 0}
-    for window in windows(packed, shuffle=False, epochs=1, one_row=True, **how):
+    for window in windows(packed, Division(2, 1, 1, seed=0, shuffle=False), epochs=1, one_row=True):
         (batch,) = window.batches
         assert batch.input_ids.shape[0] == 1 and batch.position_ids[0, 0] == 0
         assert batch.loss_tokens == sum(int((packed[row].labels[1:] != IGNORED).sum()) for row in batch.rows)

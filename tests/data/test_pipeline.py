@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from tunesmith.config.data import DataConfig
 from tunesmith.data.arrays import ArraySamples
 from tunesmith.data.batches import windows
+from tunesmith.data.division import Division
 from tunesmith.data.pairs import JudgedSamples, PairSamples
 from tunesmith.data.pipeline import Prepared, prepare
 from tunesmith.data.sample import IGNORED, Samples
@@ -74,8 +75,8 @@ def test_the_report_counts_every_row_and_names_the_first_ones(prepared: Prepare,
 
 def test_the_report_counts_tokens_as_batches_do(prepared: Prepare, write: Write) -> None:
     data = prepared(write("a.json", alpaca(9)))
-    options = {"batch_size": 4, "accumulation": 1, "ranks": 1, "rank": 0, "seed": 0}
-    batches = [b for window in windows(data.train, shuffle=True, epochs=1, **options) for b in window.batches]
+    division = Division(4, 1, 1, seed=0, shuffle=True)
+    batches = [b for window in windows(data.train, division, epochs=1) for b in window.batches]
     assert data.report.tokens == sum(batch.tokens for batch in batches)
     assert data.report.trained_tokens == sum(batch.loss_tokens for batch in batches)
 
@@ -256,7 +257,7 @@ def test_the_demo_data_is_read_whole(neox: PreTrainedTokenizerBase, shared_data:
     assert report.kept + report.evaluated == 2390 and not report.tallies.dropped and not report.tallies.cut.count
     assert report.evaluated == 239
     assert report.trained_tokens / report.tokens > 0.5
-    batch = next(islice(windows(data.train, batch_size=2, accumulation=1, ranks=1, rank=0, seed=1, shuffle=True), 1))
+    batch = next(islice(windows(data.train, Division(2, 1, 1, seed=1, shuffle=True)), 1))
     assert batch.batches[0].input_ids.shape[0] == 2
 
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.batches import windows
+from tunesmith.data.division import Division, Way
 from tunesmith.data.sample import Sample
-from tunesmith.data.totals import BINS, Batching, histogram, padding
+from tunesmith.data.totals import BINS, histogram, padding
 
 
 class Lengths:
@@ -42,19 +43,18 @@ def test_no_sample_no_bin() -> None:
 
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_padding_and_steps_are_those_of_the_batches(batch_size: int, processes: int) -> None:
+@pytest.mark.parametrize("way", ["padded", "length_grouped", "token_budget"])
+def test_padding_and_steps_are_those_of_the_batches(batch_size: int, processes: int, way: Way) -> None:
     samples = Lengths([3, 9, 14, 9, 1, 1, 25, 8, 30, 2, 7])
-    batching = Batching(batch_size, 2, processes, seed=3, shuffle=True)
+    division = Division(batch_size, 2, processes, seed=3, shuffle=True, way=way, row_tokens=30)
     numbers = set()
     tokens = computed = 0
     for rank in range(processes):
-        for window in windows(
-            samples, batch_size=batch_size, accumulation=2, ranks=processes, rank=rank, seed=3, shuffle=True, epochs=1
-        ):
+        for window in windows(samples, division, rank=rank, epochs=1):
             numbers.add(window.number)
             for batch in window.batches:
                 if batch.rows != (-1,):
                     tokens += batch.tokens
                     computed += batch.attention_mask.numel()
-    assert padding(samples, batching) == pytest.approx(1 - tokens / computed)
-    assert batching.steps_per_epoch(samples) == len(numbers)
+    assert padding(samples, division) == pytest.approx(1 - tokens / computed)
+    assert division.per_epoch(samples.lengths) == len(numbers)

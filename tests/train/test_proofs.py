@@ -57,6 +57,14 @@ def test_accumulation_is_one_large_batch(train: Train, method: str) -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+@pytest.mark.parametrize("batching", ["length_grouped", "token_budget"])
+def test_accumulation_is_one_large_batch_however_rows_are_chosen(train: Train, batching: str) -> None:
+    shared = {"batching": batching, "cutoff_len": 128, "finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5}
+    whole = train("4x1", per_device_train_batch_size=4, gradient_accumulation_steps=1, **shared)
+    parts = train("1x4", per_device_train_batch_size=1, gradient_accumulation_steps=4, **shared)
+    assert_float_precision(whole, parts)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rows_in_step", [8, 5])
 def test_two_processes_are_one(train: Train, run_cli: Callable[..., Any], tmp_path: Path, rows_in_step: int) -> None:
@@ -87,6 +95,10 @@ MODES = {
     "packed": {"finetuning_type": "full", "packing": True, "cutoff_len": 256, "gradient_accumulation_steps": 1},
     "packed, lora": {"packing": True, "cutoff_len": 256, "gradient_accumulation_steps": 1, "lora_dropout": 0.3},
     "contaminated": {"packing": "contaminated", "cutoff_len": 256, "gradient_accumulation_steps": 1},
+    "rows of like length together": {"finetuning_type": "full", "batching": "length_grouped"},
+    "so many tokens at once": {
+        "batching": "token_budget", "cutoff_len": 128, "lora_dropout": 0.3, "per_device_train_batch_size": 2,
+    },
     "sgd with momentum": {"finetuning_type": "full", "optim": "sgd", "optim_args": '{"momentum": 0.9}'},
 }
 

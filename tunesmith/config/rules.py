@@ -29,7 +29,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
         "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
     ),
     "mix_strategy": ("interleave_under", "interleave_over", "interleave_once"),
-    "batching": ("length_grouped", "token_budget"),
     "save_format": ("pytorch",),
 }  # fmt: skip
 """Option -> its values that are not built yet."""

@@ -128,7 +128,7 @@ def _finished(
     )
     if cfg.dataset and not report.trained_tokens:
         raise DataError("no token would be trained: " + "; ".join(report.lines()))
-    order = f"{samples.fingerprint()} {seed} {cfg.disable_shuffling}"
+    order = f"{samples.fingerprint()} {seed} {cfg.disable_shuffling} {cfg.batching}"
     return Prepared(samples, others, report, hashlib.sha256(order.encode()).hexdigest())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.data.batches import FILLER, Order, divide, windows_per_epoch
+from tunesmith.data.division import FILLER, Division
 from tunesmith.data.pack import Blocks, Packed
 from tunesmith.data.pipeline import Prepared
 from tunesmith.data.report import Report
@@ -17,28 +17,6 @@ BINS = 12
 
 BAR_WIDTH = 40
 """Characters of the longest bar."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How rows fall into steps."""
-
-    batch_size: int
-    """Rows of a micro-batch."""
-    accumulation: int
-    """Micro-batches of a step, on each process."""
-    processes: int
-    seed: int
-    shuffle: bool
-
-    @property
-    def rows_per_step(self) -> int:
-        """Rows of an optimizer step."""
-        return self.batch_size * self.accumulation * self.processes
-
-    def steps_per_epoch(self, samples: Samples) -> int:
-        """Optimizer steps of an epoch."""
-        return windows_per_epoch(len(samples), self.rows_per_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +77,7 @@ class Totals:
         return [*lines, f"steps         {self.steps_per_epoch:,} an epoch of {each}, {self.steps:,} in all"]
 
 
-def count(prepared: Prepared, batching: Batching, *, steps: int) -> Totals:
+def count(prepared: Prepared, division: Division, *, steps: int) -> Totals:
     """The totals of a run's data, which falls into `steps` optimizer steps in all."""
     report: Report = prepared.report
     tallies = report.tallies
@@ -118,10 +96,10 @@ def count(prepared: Prepared, batching: Batching, *, steps: int) -> Totals:
         longest=report.longest,
         cutoff_len=report.cutoff_len,
         lengths=histogram(_before_filling(prepared.train).lengths),
-        padding=padding(prepared.train, batching),
+        padding=padding(prepared.train, division),
         fill_rate=report.fill_rate,
-        rows_per_step=batching.rows_per_step,
-        steps_per_epoch=batching.steps_per_epoch(prepared.train),
+        rows_per_step=division.window_rows,
+        steps_per_epoch=division.per_epoch(prepared.train.lengths),
         steps=steps,
     )
 
@@ -151,13 +129,12 @@ def _round_numbers() -> Iterable[int]:
         power *= 10
 
 
-def padding(samples: Samples, batching: Batching) -> float:
+def padding(samples: Samples, division: Division) -> float:
     """Share of padding in the micro-batches of the first epoch."""
-    order = Order(len(samples), batching.seed, batching.shuffle).epoch(0)
-    size, computed = batching.rows_per_step, 0
-    for start in range(0, len(order), size):
-        for rank in range(batching.processes):
-            for rows in divide(order[start : start + size], batching.batch_size, batching.processes, rank):
+    lengths, computed = samples.lengths, 0
+    for window in division.epoch(lengths, 0):
+        for rank in range(division.ranks):
+            for rows in division.micro_batches(window, lengths, rank):
                 if rows != [FILLER]:
-                    computed += len(rows) * int(samples.lengths[rows].max())
-    return 1 - int(samples.lengths.sum(dtype=np.int64)) / computed if computed else 0.0
+                    computed += len(rows) * int(lengths[rows].max())
+    return 1 - int(lengths.sum(dtype=np.int64)) / computed if computed else 0.0

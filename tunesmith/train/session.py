@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tunesmith import files
 from tunesmith.config.schema import Config
-from tunesmith.data.batches import windows, windows_per_epoch
+from tunesmith.data.batches import windows
 from tunesmith.data.pack import Packed
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
@@ -33,7 +33,7 @@ from tunesmith.train.policy import attention, tuned_model
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Stops
-from tunesmith.train.timetable import accumulation, timetable
+from tunesmith.train.timetable import division, timetable
 
 TRAINED = "trained.safetensors"
 """A checkpoint's trained weights, exact."""
@@ -49,9 +49,8 @@ class Session:
         self.model = tuned_model(cfg, inputs.source, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.model)
         self.objective = inputs.stage.objective()
-        self.accumulation = accumulation(cfg.train, runtime.world_size)
-        self.rows = cfg.train.per_device_train_batch_size * self.accumulation * runtime.world_size
-        per_epoch = windows_per_epoch(len(inputs.prepared.train), self.rows)
+        self.division = division(cfg, runtime.world_size)
+        per_epoch = self.division.per_epoch(rows.lengths)
         self.due = timetable(cfg.train, per_epoch, bool(inputs.prepared.evals))
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)
@@ -79,12 +78,8 @@ class Session:
         hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit)
         stream = windows(
             self.inputs.prepared.train,
-            batch_size=train.per_device_train_batch_size,
-            accumulation=self.accumulation,
-            ranks=self.runtime.world_size,
+            self.division,
             rank=self.runtime.rank,
-            seed=train.seed if train.data_seed is None else train.data_seed,
-            shuffle=not self.cfg.data.disable_shuffling,
             start_window=position.step,
             pad_id=self.inputs.tokenizer.pad_token_id,
             one_row=wants_one_row(attention(self.cfg, self.inputs.source, self.runtime)),
@@ -128,6 +123,7 @@ class Session:
         if self.cfg.train.include_num_input_tokens_seen:
             metrics |= {"num_padded_tokens_seen": here.padded_tokens, "num_loss_tokens_seen": here.loss_tokens}
         self.record.log(here.step, metrics, here.seconds)
+        self.progress.report(here.step, loss=loss)
 
     def evaluate(self) -> dict[str, float]:
         """Loss on each evaluation set, written to the log; returns what `eval_results.json` holds."""

@@ -1,5 +1,6 @@
 """The few lines a user reads before the first step and after the last.  Knows a session; changes nothing."""
 
+from tunesmith.data.division import Division
 from tunesmith.jobs.folder import CONFIG
 from tunesmith.log import note, say, warn
 from tunesmith.models.tuning.count import trainable
@@ -8,7 +9,7 @@ from tunesmith.train.session import Session
 
 def before(session: Session) -> None:
     """Say what is about to be trained, where, and for how long."""
-    runtime, train, due = session.runtime, session.cfg.train, session.due
+    runtime, due = session.runtime, session.due
     where = "the CPU" if runtime.device.type == "cpu" else f"{runtime.world_size} GPU{'s' * (runtime.world_size > 1)}"
     hint = ", no GPU was found" if session.cfg.model.device == "auto" and runtime.device.type == "cpu" else ""
     note("device", f"training on {where} in {runtime.precision.name}{hint}")
@@ -16,10 +17,16 @@ def before(session: Session) -> None:
     say(
         f"{session.cfg.tuning.finetuning_type}: {trained:,} of {everything:,} weights are trained ({trained / everything:.2%})"
     )
-    say(
-        f"{due.total:,} steps of {session.rows} rows ({train.per_device_train_batch_size} a device x {session.accumulation} "
-        f"accumulated x {runtime.world_size} process{'es' * (runtime.world_size > 1)}), {due.per_epoch:,} steps an epoch"
-    )
+    say(f"{due.total:,} steps of {_size(session.division)}, {due.per_epoch:,} steps an epoch")
+
+
+def _size(division: Division) -> str:
+    """How large a step is, and what it is made of."""
+    times = f"x {division.accumulation} accumulated x {division.ranks} process{'es' * (division.ranks > 1)}"
+    if division.way == "token_budget":
+        tokens = division.batch_size * division.row_tokens
+        return f"about {division.window_rows * division.row_tokens:,} tokens ({tokens:,} a device {times})"
+    return f"{division.window_rows} rows ({division.batch_size} a device {times})"
 
 
 def after(session: Session, stopped: bool) -> None:

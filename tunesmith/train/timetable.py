@@ -4,7 +4,9 @@ no torch."""
 import math
 from dataclasses import dataclass
 
+from tunesmith.config.schema import Config
 from tunesmith.config.train import TrainConfig
+from tunesmith.data.division import Division
 from tunesmith.log import OptionError
 
 
@@ -19,6 +21,20 @@ def accumulation(train: TrainConfig, ranks: int) -> int:
             f"{train.per_device_train_batch_size} x {ranks}"
         )
     return train.global_batch_size // at_once
+
+
+def division(cfg: Config, ranks: int) -> Division:
+    """How the rows of a run fall into its steps.  Raises OptionError as `accumulation` does."""
+    train = cfg.train
+    return Division(
+        train.per_device_train_batch_size,
+        accumulation(train, ranks),
+        ranks,
+        seed=train.seed if train.data_seed is None else train.data_seed,
+        shuffle=not cfg.data.disable_shuffling,
+        way=cfg.data.batching,
+        row_tokens=cfg.data.cutoff_len,
+    )
 
 
 @dataclass(frozen=True, slots=True)

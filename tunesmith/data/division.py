@@ -1,0 +1,128 @@
+"""Which rows each optimizer step trains, and how they fall into micro-batches and ranks.  Knows rows' numbers and lengths;
+knows no token."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+FILLER = -1
+"""The number of a row that only fills up a rank; nothing in it is trained."""
+
+NEIGHBOURS = 64
+"""Windows among whose rows those of like length are looked for: more would group better and shuffle less."""
+
+Way = Literal["padded", "length_grouped", "token_budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of `rows` rows in each epoch: the same on every machine, whatever came before."""
+
+    rows: int
+    seed: int
+    shuffle: bool = True
+
+    def epoch(self, number: int) -> np.ndarray:
+        """Rows' numbers in the order of epoch `number` (from 0), int64 [rows]."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, number]).permutation(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How rows become windows (one optimizer step over all ranks) and those micro-batches.
+
+    Which rows a window holds depends on `batch_size * accumulation * ranks` alone, however that is divided; every
+    epoch has equally many windows and holds every row once."""
+
+    batch_size: int
+    accumulation: int
+    ranks: int
+    seed: int
+    shuffle: bool
+    way: Way = "padded"
+    row_tokens: int = 0
+    """Most tokens of a row.  With `token_budget` a micro-batch has room for `batch_size` such rows, padding included."""
+
+    @property
+    def window_rows(self) -> int:
+        """Rows of a window; with `token_budget`, so many rows of `row_tokens` tokens have room in one."""
+        return self.batch_size * self.accumulation * self.ranks
+
+    def per_epoch(self, lengths: np.ndarray) -> int:
+        """Windows of an epoch over rows of `lengths` tokens; the last may be short."""
+        if self.way == "token_budget":
+            return max(1, int(lengths.sum(dtype=np.int64)) // (self.window_rows * self.row_tokens))
+        return windows_per_epoch(len(lengths), self.window_rows)
+
+    def epoch(self, lengths: np.ndarray, number: int) -> list[np.ndarray]:
+        """The rows of each window of epoch `number`."""
+        order = Order(len(lengths), self.seed, self.shuffle).epoch(number)
+        if self.way == "token_budget":
+            return _equal_tokens(order, lengths, self.per_epoch(lengths))
+        if self.way == "length_grouped":
+            order = self._grouped(order, lengths, number)
+        return [order[start : start + self.window_rows] for start in range(0, len(order), self.window_rows)]
+
+    def micro_batches(self, rows: np.ndarray, lengths: np.ndarray, rank: int) -> list[list[int]]:
+        """One rank's share of a window's rows; all ranks get equally many micro-batches, FILLER alone where nothing is
+        left for one."""
+        if self.way != "token_budget":
+            return divide(rows, self.batch_size, self.ranks, rank)
+        batches = _within(rows, lengths, self.batch_size * self.row_tokens)
+        turns = -(-len(batches) // self.ranks)
+        mine = batches[rank :: self.ranks]
+        return mine + [[FILLER]] * (turns - len(mine))
+
+    def _grouped(self, order: np.ndarray, lengths: np.ndarray, number: int) -> np.ndarray:
+        """An epoch's order in which rows of a window are of like length, the longest first; the windows in random order,
+        the short last one of any lengths.  Without shuffling each window keeps its rows."""
+        size = self.window_rows
+        reach = size * (NEIGHBOURS if self.shuffle else 1)
+        whole = len(order) // size * size
+        pieces = [_longest_first(order[start : min(start + reach, whole)], lengths) for start in range(0, whole, reach)]
+        windows = np.concatenate(pieces).reshape(-1, size) if pieces else order[:0].reshape(-1, size)
+        if self.shuffle:
+            windows = windows[np.random.default_rng([self.seed, number, *b"windows"]).permutation(len(windows))]
+        return np.concatenate([windows.reshape(-1), _longest_first(order[whole:], lengths)])
+
+
+def windows_per_epoch(rows: int, window_rows: int) -> int:
+    """Windows in an epoch of `rows` rows, `window_rows` in each; the last may be short."""
+    return -(-rows // window_rows)
+
+
+def divide(rows: np.ndarray, batch_size: int, ranks: int, rank: int) -> list[list[int]]:
+    """One rank's share of a window's rows as micro-batches; FILLER alone where nothing is left for it."""
+    turns = -(-len(rows) // (batch_size * ranks))
+    starts = ((turn * ranks + rank) * batch_size for turn in range(turns))
+    return [rows[start : start + batch_size].tolist() or [FILLER] for start in starts]
+
+
+def _longest_first(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return rows[np.argsort(-lengths[rows].astype(np.int64), kind="stable")]
+
+
+def _equal_tokens(order: np.ndarray, lengths: np.ndarray, count: int) -> list[np.ndarray]:
+    """`order` cut into `count` windows of about equally many tokens: a row belongs to the window in which its middle lies.
+
+    In whole numbers, so that it is the same everywhere.  None is empty as long as no row is longer than a window."""
+    sizes = lengths[order].astype(np.int64)
+    ends = np.cumsum(sizes)
+    window_of = (2 * ends - sizes) * count // (2 * int(ends[-1]))
+    return np.split(order, np.searchsorted(window_of, np.arange(1, count)))
+
+
+def _within(rows: np.ndarray, lengths: np.ndarray, budget_tokens: int) -> list[list[int]]:
+    """Micro-batches of rows of like length, the longest first, whose tokens with padding stay within the budget."""
+    batches: list[list[int]] = []
+    room = 0
+    for row in _longest_first(rows, lengths).tolist():
+        if not room:
+            batches.append([])
+            room = max(budget_tokens // max(int(lengths[row]), 1), 1)
+        batches[-1].append(row)
+        room -= 1
+    return batches
