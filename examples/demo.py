@@ -31,6 +31,7 @@ CHATML = (
 def main() -> int:
     began = time.monotonic()
     base = base_model()
+    point_to(base)
     run = REPOSITORY / "saves" / "demo" / "lora" / f"train_{time.strftime('%Y-%m-%d-%H-%M-%S')}"
     told = json.dumps({"name": NAME, "author": AUTHOR})
     heading(f"Tuning it with LoRA on data/identity.json: its name is {NAME}, made by {AUTHOR}")
@@ -75,6 +76,15 @@ def base_model() -> Path:
     (making / "chat").rename(base)
     shutil.rmtree(making)
     return base
+
+
+def point_to(base: Path) -> None:
+    """Let `models/tiny` lead to the base model, for the commands that the README shows next."""
+    link = REPOSITORY / "models" / "tiny"
+    link.parent.mkdir(exist_ok=True)
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(base)
 
 
 def blank(folder: Path) -> None:
