@@ -4,7 +4,7 @@ Rows go the way they go in training, through the same code; only the encoder als
 Knows rows and speakers; knows no screen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,7 @@ from tunesmith.data.prepare import Kind, PreparedRows, Preparer
 from tunesmith.data.sources import Dataset
 from tunesmith.data.vocabulary import FIXED, Run
 from tunesmith.log import DataError, OptionError
-from tunesmith.templates.conversation import ChatFormat, Conversation, Span
+from tunesmith.templates.conversation import ChatFormat, Conversation, Piece, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,8 +76,7 @@ class Witness(Encoder):
         self._said: dict[str, Speaker] = {}
 
     def encode(self, groups: Sequence[Sequence[Conversation]]) -> Outcome:
-        asking = [m for group in groups for each in group for m in each.messages if m.role not in ANSWERING]
-        self._said = {message.content.strip(): message.role for message in asking}
+        self._said = {words: role for group in groups for each in group for words, role in asked(each).items()}
         return super().encode(groups)
 
     def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[bool]] | None = None) -> Encoded:
@@ -110,18 +109,27 @@ class Witness(Encoder):
                 start = not speakers
                 spelled = self.vocabulary.spell_exactly(run, start)
                 count = len(spelled.ids) if exactly else len(self.vocabulary.spell_runs([run], [start])[0])
-                owners = [self._owner(span, piece.text) if piece.kind == "data" else "template" for piece in run]
+                owners = [owner(span, piece, self._said) for piece in run]
+                if self.chat_format is None:
+                    owners = ["text" if speaker == "assistant" else speaker for speaker in owners]
                 if count == len(spelled.ids):
                     speakers += _by_origin(run, owners, spelled.origins)
                 else:  # the exact spelling is another one: the longest piece speaks for all
                     speakers += [max(zip(run, owners, strict=True), key=lambda each: len(each[0].text))[1]] * count
         return speakers
 
-    def _owner(self, span: Span, words: str) -> Speaker:
-        """Whose words a row's piece of text in a span is."""
-        if self.chat_format is None:
-            return "text"
-        return span.role if span.learned else self._said.get(words.strip(), "system")
+
+def asked(conversation: Conversation) -> dict[str, Speaker]:
+    """The words of the turns that are no answers, without the white space around them, and who says them."""
+    return {message.content.strip(): message.role for message in conversation.messages if message.role not in ANSWERING}
+
+
+def owner(span: Span, piece: Piece, said: Mapping[str, Speaker]) -> Speaker:
+    """Whose words a piece of a span is.  `said`: the words of turns that are no answers; what else stands before an
+    answer, such as tools, counts as the system's."""
+    if piece.kind != "data":
+        return "template"
+    return span.role if span.learned else said.get(piece.text.strip(), "system")
 
 
 def _by_origin(run: Run, owners: Sequence[Speaker], origins: Sequence[int]) -> list[Speaker]:

@@ -36,16 +36,14 @@ def _inspect_template(own: Mapping[str, str], others: list[str]) -> int:
     from tunesmith.look.tokens import segments_of_spans
 
     cases = written(load(others, command="spans"), Path(own["conversations"]).expanduser())
-    refused = {case: reason for case, reason in cases.items() if isinstance(reason, str)}
-    spans = {case: found for case, found in cases.items() if not isinstance(found, str)}
     if "spans" in own:
-        told = {case: [[span.text, span.learned] for span in found] for case, found in spans.items()}
-        answers = {case: told.get(case, {"unsupported": refused.get(case)}) for case in cases}
-        say(json.dumps(answers, ensure_ascii=False))
+        say(json.dumps({case: each.as_json() for case, each in cases.items()}, ensure_ascii=False))
     else:
-        screen.show([(case, segments_of_spans(found)) for case, found in spans.items()], ids=False, whole=True)
-    for case, reason in refused.items():
-        log.error(f"{case}: {reason}")
+        segments = {case: segments_of_spans(each.spans, each.conversation) for case, each in cases.items()}
+        screen.show(segments.items(), ids=False, whole=True)
+    refused = [f"{case}: {each.refused}" for case, each in cases.items() if each.refused is not None]
+    for reason in refused:
+        log.error(reason)
     return REFUSED if refused else 0
 
 

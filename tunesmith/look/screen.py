@@ -67,7 +67,7 @@ def _show_in_colours(titled: Iterable[tuple[str, Sequence[Segment]]], ids: bool,
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=False)
-    legend = Text("colours: ", "bold")
+    legend = Text("colours: ")
     for speaker, colour in COLOURS.items():
         legend.append(speaker, colour).append("  ")
     console.print(legend.append("reversed is trained", "reverse"))

@@ -1,8 +1,9 @@
 """Conversations -> what a chat format writes of them, learned or not.  Loads no model and no torch."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tunesmith.config.load import Loaded
 from tunesmith.data.chat_format import chat_format
@@ -14,9 +15,24 @@ from tunesmith.templates.conversation import ChatFormat, Conversation, Piece, Sp
 from tunesmith.templates.resolve import TokenizerWords
 
 
-def written(loaded: Loaded, file: Path) -> dict[str, list[Span] | str]:
-    """The spans of each conversation of a file, by the template that the options name or by the model's own; or the
-    reason why a template does not write it.  A model's own words stand where `<BOS>` and `<EOS>` would.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A conversation and its spans, or the reason why the template does not write it."""
+
+    conversation: Conversation
+    spans: list[Span]
+    refused: str | None = None
+
+    def as_json(self) -> Any:
+        """`[[text, learned], ...]`, or `{"unsupported": reason}`."""
+        if self.refused is not None:
+            return {"unsupported": self.refused}
+        return [[span.text, span.learned] for span in self.spans]
+
+
+def written(loaded: Loaded, file: Path) -> dict[str, Written]:
+    """What a template writes of each conversation of a file: the one that the options name, or the model's own.  A model's
+    own words stand where `<BOS>` and `<EOS>` would.
 
     Raises OptionError or ModelError for the template and the model, DataError for a file that holds no conversations."""
     cfg = loaded.config
@@ -27,15 +43,15 @@ def written(loaded: Loaded, file: Path) -> dict[str, list[Span] | str]:
     words = read_words(find(cfg.model).folder) if cfg.model.model_name_or_path else None
     chat = chat_format(cfg.data, words or TokenizerWords())
     conversations = read_conversations(file)
-    return {case: _spans(chat, conversation, words) for case, conversation in conversations.items()}
+    return {case: _written(chat, conversation, words) for case, conversation in conversations.items()}
 
 
-def _spans(chat: ChatFormat, conversation: Conversation, words: TokenizerWords | None) -> list[Span] | str:
+def _written(chat: ChatFormat, conversation: Conversation, words: TokenizerWords | None) -> Written:
     try:
         spans = chat.render(conversation)
     except DataError as reason:
-        return str(reason).removeprefix(f"{conversation.where}: ")
-    return spans if words is None else [_spelled(span, words.tokens) for span in spans]
+        return Written(conversation, [], str(reason).removeprefix(f"{conversation.where}: "))
+    return Written(conversation, spans if words is None else [_spelled(span, words.tokens) for span in spans])
 
 
 def _spelled(span: Span, tokens: Mapping[str, str]) -> Span:

@@ -4,9 +4,9 @@ screen and no page."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tunesmith.data.inspect import SeenSample, Speaker
+from tunesmith.data.inspect import SeenSample, Speaker, asked, owner
 from tunesmith.generate.text import AnswerText
-from tunesmith.templates.conversation import Span
+from tunesmith.templates.conversation import Conversation, Span
 
 Decode = Callable[[list[int]], str]
 
@@ -47,14 +47,14 @@ def segments_of(sample: SeenSample, decode: Decode) -> list[Segment]:
     return segments
 
 
-def segments_of_spans(spans: Iterable[Span]) -> list[Segment]:
-    """Spans' segments, where there is no tokenizer: each piece of text is shown as one token."""
+def segments_of_spans(spans: Iterable[Span], conversation: Conversation) -> list[Segment]:
+    """The segments of a conversation's spans, where there is no tokenizer: each piece of text is shown as one token."""
     segments: list[Segment] = []
+    said = asked(conversation)
     for span in spans:
         for piece in span.pieces:
-            speaker: Speaker = span.role if piece.kind == "data" else "template"
             text = f"<{piece.text.upper()}>" if piece.kind == "token" else piece.text
-            _segment(segments, speaker, span.learned, 0).tokens.append(ShownToken(text))
+            _segment(segments, owner(span, piece, said), span.learned, 0).tokens.append(ShownToken(text))
     return segments
 
 
