@@ -232,7 +232,8 @@ def any_value(name: str) -> st.SearchStrategy:
     """Values the field may hold, of every kind it declares."""
     shape = shape_of(name)
     if shape.item:
-        inner = st.sampled_from(shape.item.choices) if shape.item.choices else PLAIN
+        numbers = st.floats(0, 9) if float in shape.item.scalars else PLAIN
+        inner = st.sampled_from(shape.item.choices) if shape.item.choices else numbers
         return st.lists(inner, min_size=1, max_size=3, unique=True)
     if shape.mapping:
         return st.dictionaries(PLAIN, st.none() | st.booleans() | st.integers() | st.floats(-9, 9) | PLAIN, min_size=1)

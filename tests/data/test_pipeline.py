@@ -280,3 +280,30 @@ def test_packing_fills_rows_and_says_how_full_they_are(prepared: Prepare, write:
     assert packed.train[0].parts and not prepared(path, cutoff_len=128, packing="contaminated").train[0].parts
     with pytest.raises(OptionError, match="packing: the stage dpo compares whole answers"):
         prepared(path, stage="dpo", packing=True)
+
+
+def test_interleaved_datasets_are_counted_and_told(prepared: Prepare, write: Write) -> None:
+    first, second = write("a.json", alpaca(6)), write("b.json", alpaca(2, start=90))
+    over = prepared(first, second, mix_strategy="interleave_over")
+    assert [over.train.where(index) for index in range(12)] == [
+        f"{name} row {row}" for n in range(6) for name, row in (("a.json", n + 1), ("b.json", n % 2 + 1))
+    ]
+    line = f"mixed         interleave_over, samples an epoch: {first} 6 of 6, {second} 6 of 2"
+    assert over.report.kept == 8 and line in over.report.lines()
+    assert over.report.trained_tokens == sum(int((each != IGNORED).sum()) for each in labels_of(over.train))
+    drawn = prepared(f"{first}@0.9", f"{second}@0.1", mix_strategy="interleave_under")
+    assert drawn.fingerprint != prepared(first, second, mix_strategy="interleave_under").fingerprint
+    with pytest.raises(OptionError, match=r"eval_dataset: .*a\.json: evaluation reads every row once"):
+        prepared(first, eval_dataset=[f"{first}@2"])
+
+
+def test_held_out_prompts_stay_out_when_rows_are_repeated(prepared: Prepare, write: Write) -> None:
+    first, second = write("a.json", alpaca(9)), write("b.json", alpaca(4, start=90))
+    data = prepared(first, second, mix_strategy="interleave_over", val_size=4)
+    held_out = {data.evals["eval"].where(index) for index in range(4)}
+    trained = {data.train.where(index) for index in range(len(data.train))}
+    assert not held_out & trained and len(held_out | trained) == 13 and len(data.train) > 9
+
+
+def labels_of(samples: Samples) -> list[Any]:
+    return [samples[index].labels[1:] for index in range(len(samples))]

@@ -68,11 +68,12 @@ class DataConfig(Section):
     """Rows held to shuffle a stream."""
 
     mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = "concat"
-    """How several datasets are joined: one after another, or interleaved until the first (under) or the last (over) is
-    used up."""
+    """How several datasets are joined: one after another, or interleaved until the first (under) or the last (over, the
+    others begin anew) is used up, or until all are (once, each row once)."""
 
     interleave_probs: list[NonNegativeFloat] | None = None
-    """Probability of each dataset when interleaving, comma-separated."""
+    """Probability of each dataset when interleaving, comma-separated; they are made to sum up to 1. `name@0.3` in
+    `dataset` says the same. Default: they take turns."""
 
     max_samples: Positive | None = None
     """Most rows taken of each dataset."""

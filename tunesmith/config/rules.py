@@ -28,13 +28,12 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
         "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop_bnb", "rmsprop_bnb_32bit",
         "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
     ),
-    "mix_strategy": ("interleave_under", "interleave_over", "interleave_once"),
     "save_format": ("pytorch",),
 }  # fmt: skip
 """Option -> its values that are not built yet."""
 
 NOT_BUILT_AT_ALL = (
-    "streaming", "interleave_probs", "data_augmentation", "augment",
+    "streaming", "data_augmentation", "augment",
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
     "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
     "do_predict", "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model",

@@ -130,7 +130,8 @@ def read(text: str, shape: Shape, *, names_only: bool = False) -> Any:
     if shape.optional and text.lower() in NOTHING:
         return None
     if shape.item:
-        return [_scalar(part, shape.item) for part in _parts(text, names_only)]
+        kind = (int, float) if float in shape.item.scalars else (str,)
+        return [_scalar(part, shape.item) for part in _parts(text, names_only, kind)]
     if shape.mapping:
         return _mapping(text)
     return _scalar(text, shape)
@@ -151,14 +152,15 @@ def _scalar(text: str, shape: Shape) -> Any:
     raise Unreadable(hint(text, shape))
 
 
-def _parts(text: str, names_only: bool) -> list[str]:
+def _parts(text: str, names_only: bool, kind: tuple[type, ...]) -> list[str]:
+    """The texts between commas, or those of a JSON list of values of `kind`."""
     if text.startswith("[") and text.endswith("]"):
         try:
             listed = json.loads(text)
         except ValueError:
             listed = None
-        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
-            return listed
+        if isinstance(listed, list) and all(type(one) in kind for one in listed):
+            return [str(one) for one in listed]
     if names_only and not PLAIN_NAMES.fullmatch(text):
         return [text]
     parts = [part.strip() for part in text.split(",")]

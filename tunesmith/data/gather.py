@@ -24,6 +24,9 @@ _CALLED: dict[Kind, str] = {
 }
 
 
+SAMPLES = "samples"
+
+
 class Gatherer:
     """Prepares the rows of datasets with one encoder and one set of workers."""
 
@@ -43,12 +46,15 @@ class Gatherer:
             next((dataset for dataset in datasets if self._check_format(dataset)), None)
 
     def prepare(self, datasets: Sequence[Dataset]) -> Iterator[Rows | dict[str, Any]]:
-        """Prepared rows of the datasets, one after another, and at last the tallies as a dict.  Raises DataError for
-        files that cannot be read and for a dataset of which nothing can be used."""
-        tallies = Tallies()
+        """Prepared rows of the datasets, one after another, and at last the tallies as a dict, with the number of
+        samples of each dataset under SAMPLES.  Raises DataError for files that cannot be read and for a dataset of which nothing can be used."""
+        tallies, samples = Tallies(), list[int]()
         for dataset in datasets:
-            yield from self._rows(dataset, tallies)
-        yield tallies.as_dict()
+            samples.append(0)
+            for rows in self._rows(dataset, tallies):
+                samples[-1] += len(rows.lengths)
+                yield rows
+        yield tallies.as_dict() | {SAMPLES: samples}
 
     def _rows(self, dataset: Dataset, tallies: Tallies) -> Iterator[Rows]:
         named, own = self.cfg.max_reported_rows, Tallies()

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tunesmith import log
 from tunesmith.config.data import DataConfig
 from tunesmith.data import mix, store
 from tunesmith.data.arrays import ArraySamples
 from tunesmith.data.encode import Encoder
-from tunesmith.data.gather import Gatherer
+from tunesmith.data.gather import SAMPLES, Gatherer
+from tunesmith.data.interleave import Until, interleave, probabilities
 from tunesmith.data.key import key
 from tunesmith.data.outlook import OnProgress, Outlook
 from tunesmith.data.pack import Blocks, Packed
@@ -65,9 +68,12 @@ def prepare(
     kind = KINDS[stage]
     trained = find_datasets(cfg.dataset, cfg.dataset_dir, search_folders)
     evaluated = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
+    if weighted := [each.name for each in evaluated if each.weight is not None]:
+        raise OptionError(f"eval_dataset: {weighted[0]}: evaluation reads every row once, so a weight says nothing")
+    shares = probabilities(cfg, trained)
     encoder = Encoder(tokenizer, chat_format, cfg)
     outlook = Outlook([*trained, *evaluated], cfg.max_samples, on_progress)
-    tallies = Tallies()
+    tallies, sizes = Tallies(), dict[str, list[int]]()
     with Workers(
         _workers(cfg), encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size
     ) as workers:
@@ -78,6 +84,7 @@ def prepare(
             shaping = key(cfg, datasets, kind=kind, seed=seed, tokenizer=tokenizer, chat_format=chat_format)
             stored = _stored(cfg, name, datasets, shaping, lambda: gatherer.prepare(datasets))
             tallies.add(Tallies.of(stored.report), cfg.max_reported_rows)
+            sizes[name] = stored.report[SAMPLES]
             return ArraySamples(stored.rows)
 
         train = samples("train", trained)
@@ -85,8 +92,34 @@ def prepare(
     if cfg.val_size:
         trained_on, held_out = mix.split(train.keys, cfg.val_size, seed)
         train, evals = train.choose(trained_on), {"eval": train.choose(held_out)}
+        ends = np.searchsorted(trained_on, np.cumsum([0, *sizes["train"]]))
+        sizes["train"] = np.diff(ends).tolist()
     _warn_of_placeholders(tallies)
-    return _finished(cfg, kind, seed, train, evals, tallies)
+    kept, mixed = train.source_rows(), ""
+    if cfg.mix_strategy != "concat" and trained:
+        train, mixed = _interleaved(train, trained, sizes["train"], cfg.mix_strategy, shares, kind, seed)
+    return _finished(cfg, kind, seed, train, evals, tallies, kept, mixed)
+
+
+def _interleaved(
+    train: ArraySamples,
+    datasets: Sequence[Dataset],
+    sizes: Sequence[int],
+    until: Until,
+    shares: Sequence[float] | None,
+    kind: Kind,
+    seed: int,
+) -> tuple[ArraySamples, str]:
+    """The samples of an epoch, and how many there are of each dataset, in words.  A pair's two stay together."""
+    if 0 in sizes:
+        name = datasets[sizes.index(0)].name
+        raise DataError(f"{name}: val_size takes all of its rows, so there is nothing to interleave")
+    unit = 2 if kind == "pair" else 1
+    places = interleave([size // unit for size in sizes], until, shares, seed)
+    places = (places[:, None] * unit + np.arange(unit)).reshape(-1)
+    used = np.histogram(places, bins=np.cumsum([0, *sizes]) - 0.5)[0].tolist()
+    told = [f"{each.name} {n:,} of {size:,}" for each, n, size in zip(datasets, used, sizes, strict=True)]
+    return train.choose(places), f"{until}, samples an epoch: {', '.join(told)}"
 
 
 def _stored(
@@ -105,7 +138,14 @@ def _stored(
 
 
 def _finished(
-    cfg: DataConfig, kind: Kind, seed: int, train: ArraySamples, evals: dict[str, ArraySamples], tallies: Tallies
+    cfg: DataConfig,
+    kind: Kind,
+    seed: int,
+    train: ArraySamples,
+    evals: dict[str, ArraySamples],
+    tallies: Tallies,
+    kept: int,
+    mixed: str,
 ) -> Prepared:
     """What the run gets, with its report.  Raises DataError when nothing would be trained."""
     samples: ArraySamples | Blocks | Packed = train
@@ -118,12 +158,13 @@ def _finished(
     report = Report(
         tallies,
         cfg.cutoff_len,
-        kept=train.source_rows(),
+        kept=kept,
         evaluated=sum(each.source_rows() for each in evals.values()),
         samples=len(samples),
         tokens=int(samples.lengths.sum(dtype="int64")),
         trained_tokens=samples.trained_tokens(),
         longest=int(samples.lengths.max(initial=0)),
+        mixed=mixed,
         fill_rate=samples.fill_rate if isinstance(samples, Packed) else None,
     )
     if cfg.dataset and not report.trained_tokens:

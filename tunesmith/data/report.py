@@ -93,6 +93,8 @@ class Report:
     """Tokens that are trained; a sample's first never is, as nothing predicts it."""
     longest: int
     """Tokens of the longest sample."""
+    mixed: str = ""
+    """How often each dataset's samples are trained in an epoch, where they are interleaved."""
     fill_rate: float | None = None
     """Of packed rows: tokens, divided by those there is room for."""
 
@@ -117,6 +119,8 @@ class Report:
             lines.append(f"cut           to cutoff_len {self.cutoff_len:,}: {tallies.cut}")
         if tallies.divided.count:
             lines.append(f"split         to fit cutoff_len {self.cutoff_len:,}: {tallies.divided}")
+        if self.mixed:
+            lines.append(f"mixed         {self.mixed}")
         lines.append(f"tokens        {self.tokens:,} in {self.samples:,} samples, the longest {self.longest:,}")
         lines.append(f"trained       {self.trained_tokens:,} tokens ({share:.1%})")
         if self.fill_rate is not None:

@@ -92,6 +92,8 @@ class Dataset:
     shape: Shape
     num_samples: int | None = None
     """Most rows to take; None: all."""
+    weight: float | None = None
+    """How often it is drawn when datasets are interleaved, relative to the others."""
 
 
 @dataclass(slots=True)
@@ -122,7 +124,7 @@ _NOT_BUILT = {
 
 def find_datasets(names: Sequence[str], dataset_dir: str, search_folders: Sequence[Path] = ()) -> list[Dataset]:
     """The datasets that `names` mean, in order: names of `dataset_info.json`, file paths, `hf:NAME` or `ms:NAME`, each
-    with `#N` behind it to take N rows.
+    with `#N` behind it to take N rows, and `@W` to give it a weight.
 
     `dataset_dir` and file paths are relative to the working directory, then to each of `search_folders`.  Raises
     OptionError for a name, key or value that is not known, all problems at once."""
@@ -141,15 +143,17 @@ def find_datasets(names: Sequence[str], dataset_dir: str, search_folders: Sequen
 
 
 def _find(written: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path]) -> Dataset:
-    name, limit = written, None
-    if written not in registered and (match := re.fullmatch(r"(.+)#(\d+)", written)):
+    name, limit, weight = written, None, None
+    if written not in registered and (match := re.fullmatch(r"(.+)@(\d+(?:\.\d*)?|\.\d+)", written)):
+        name, weight = match[1], float(match[2])
+    if name not in registered and (match := re.fullmatch(r"(.+)#(\d+)", name)):
         name, limit = match[1], int(match[2])
         if limit < 1:
             raise OptionError(f"dataset: {written}: at least 1 row must be taken")
     dataset = _find_plain(name, registered, folder, search_folders)
     if limit is not None:
         dataset = replace(dataset, num_samples=min(limit, dataset.num_samples or limit))
-    return dataset
+    return dataset if weight is None else replace(dataset, weight=weight)
 
 
 def _find_plain(name: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path]) -> Dataset:

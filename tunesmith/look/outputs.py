@@ -1,5 +1,6 @@
 """Where a command may write, known before it has done any work.  Knows paths and what a run reads."""
 
+import re
 from pathlib import Path
 
 from tunesmith.config.load import Loaded
@@ -26,6 +27,7 @@ def _read(loaded: Loaded) -> list[Path]:
     """Files that the options read, as far as they name them."""
     data = loaded.config.data
     starts = [Path(), *(file.parent for file in loaded.files)]
-    named = [start / name.partition("#")[0] for start in starts for name in (*data.dataset, *data.eval_dataset)]
+    names = [re.sub(r"(#\d+)?(@[\d.]+)?$", "", name) for name in (*data.dataset, *data.eval_dataset)]
+    named = [start / name for start in starts for name in names]
     registered = [each for start in starts for each in (start / data.dataset_dir).glob("*")]
     return [*loaded.files, *named, *registered]

@@ -1,6 +1,7 @@
 """The page that introduces a tuned model: `README.md`, as model hubs read it.  Knows only what it is told."""
 
 import io
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def _front_matter(card: Card) -> str:
     if card.hub_base:
         facts["base_model"] = card.hub_base
     # Names without a prefix are names of this project's data index; a hub would take them for other people's sets.
-    if public := [name.removeprefix("hf:").partition("#")[0] for name in card.datasets if name.startswith("hf:")]:
+    names = [re.sub(r"(#\d+)?(@[\d.]+)?$", "", name) for name in card.datasets]
+    if public := [name.removeprefix("hf:") for name in names if name.startswith("hf:")]:
         facts["datasets"] = public
     method, stage = card.options.get("finetuning_type"), card.options.get("stage")
     facts |= {"pipeline_tag": "text-generation", "tags": [tag for tag in ("tunesmith", stage, method) if tag]}
