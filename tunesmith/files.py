@@ -118,6 +118,8 @@ def _name_beside(path: Path) -> Path:
 
 
 def _sync_file(path: Path) -> None:
+    # Some libraries write through private temporary files; what is published is as readable as what the user makes.
+    path.chmod(0o666 & ~_umask())
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
@@ -127,3 +129,9 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunesmith.cli import main
+from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.jobs.start import train_command
 from tunesmith.log import OptionError, RunError
@@ -167,6 +168,16 @@ def test_going_on_with_other_options_or_data_is_refused_by_name(train: Train, ro
     with pytest.raises(OptionError, match="the data is not what the run began with"):
         train("run", save_steps=2, dataset_dir=other)
     train("run", save_steps=2, dataset_dir=other, resume_anyway=True, num_train_epochs=3)
+
+
+def test_going_on_with_other_rows_in_a_step_is_refused(train: Train) -> None:
+    folder = train("run", save_steps=2)
+    position = json.loads((folder / "checkpoint-6" / "resume.json").read_text())
+    (folder / "checkpoint-6" / "resume.json").write_text(json.dumps(position | {"step_rows": 16}))
+    checkpoints.write_manifest(folder / "checkpoint-6")
+    runs.add_facts(folder, status="running")
+    with pytest.raises(OptionError, match="the run's steps had 16 rows, now they have 8"):
+        train("run", save_steps=2)
 
 
 def test_a_folder_in_use_is_refused_naming_the_process(train: Train, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tunesmith import log
 from tunesmith.config.data import DataConfig
 from tunesmith.data.cut import Exact, Tokens, shorten, split
 from tunesmith.data.vocabulary import FIXED, Run, Vocabulary
-from tunesmith.log import DataError, OptionError
+from tunesmith.log import DataError
 from tunesmith.templates.conversation import ChatFormat, Conversation, Message, Piece, Span
 
 if TYPE_CHECKING:
@@ -164,24 +164,19 @@ class Encoder:
         return learned
 
     def check_format(self, conversation: Conversation) -> None:
-        """Tell once which of the template's control tokens the vocabulary lacks, as seen in one conversation.  Raises
-        OptionError when a turn's end is among them."""
+        """Warn once of the template's control tokens that the vocabulary lacks, as seen in one conversation."""
         assert self.chat_format is not None
         missing = dict[str, None]()
         for span in self.chat_format.render(conversation):
             text = "".join(piece.text for piece in span.pieces if piece.kind == "control")
-            for word in [*_CONTROL_LIKE.findall(text), *(w for w in self.chat_format.stop_words if w in text)]:
-                if word not in missing and not self.vocabulary.has(word):
-                    if span.learned and word in self.chat_format.stop_words:
-                        raise OptionError(
-                            f"template: {self.chat_format.name} ends turns with {word}, for which the tokenizer has no "
-                            f"token; add it with add_special_tokens, or choose the template the model was made for"
-                        )
-                    missing[word] = None
+            words = [*_CONTROL_LIKE.findall(text), *(w for w in self.chat_format.stop_words if w in text)]
+            missing |= dict.fromkeys(word for word in words if not self.vocabulary.has(word))
         if missing:
+            ends = [word for word in missing if word in self.chat_format.stop_words]
             log.warn(
                 "template",
-                f"{self.chat_format.name}: the tokenizer has no token for {', '.join(missing)}; spelled as plain text",
+                f"{self.chat_format.name}: the tokenizer has no token for {', '.join(missing)}; spelled as plain text"
+                + (f", so that {ends[0]} ends an answer as words, not as one token" if ends else ""),
             )
 
 

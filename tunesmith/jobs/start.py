@@ -27,11 +27,13 @@ def train_command(arguments: list[str]) -> int:
 
 
 def process_count(loaded: Loaded) -> int:
+    """Processes that the run wants: as many as asked for, else one per GPU; a plan needs one."""
     cfg = loaded.config
+    if not (cfg.train.do_train or cfg.train.do_eval):
+        return 1
     if cfg.train.nproc_per_node is not None:
         return cfg.train.nproc_per_node
-    will_train = cfg.train.do_train or cfg.train.do_eval
-    return processes.gpus() if will_train and cfg.model.device != "cpu" else 1
+    return processes.gpus() if cfg.model.device != "cpu" else 1
 
 
 def _end_with_parent() -> None:

@@ -40,7 +40,8 @@ class Position:
     """Training time so far, over all starts."""
     fingerprint: str = ""
     """Hash of the data and its order; resuming with other data is refused."""
-    total_steps: int = 0
+    step_rows: int = 0
+    """Rows of a step over all processes; with another number the place in the data would mean something else."""
     log_history: list[dict[str, Any]] = field(default_factory=list)
 
 

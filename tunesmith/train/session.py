@@ -56,7 +56,7 @@ class Session:
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
         runtime.seed("dropout", cfg.train.seed)
-        self.position = Position(fingerprint=inputs.prepared.fingerprint)
+        self.position = Position(fingerprint=inputs.prepared.fingerprint, step_rows=self.division.window_rows)
         if place.checkpoint is not None:
             self.position = self._restore(place.checkpoint)
         self.evaluation: dict[str, float] = {}
@@ -175,19 +175,26 @@ class Session:
             self.runtime,
             lambda folder: save.load_trained(self.model, folder / TRAINED),
         )
-        if restored.fingerprint != self.position.fingerprint and not self.cfg.train.resume_anyway:
-            raise OptionError(
-                f"{place}: the data is not what the run began with; bring it back, choose another output_dir, or set "
-                "resume_anyway: true"
-            )
+        if not self.cfg.train.resume_anyway:
+            self._refuse_changes(place, restored)
         return restored
+
+    def _refuse_changes(self, place: Path, restored: Position) -> None:
+        ways = "choose another output_dir, or set resume_anyway: true"
+        if restored.fingerprint != self.position.fingerprint:
+            raise OptionError(f"{place}: the data is not what the run began with; bring it back, {ways}")
+        if restored.step_rows != self.position.step_rows:
+            raise OptionError(
+                f"{place}: the run's steps had {restored.step_rows} rows, now they have {self.position.step_rows}; give as "
+                f"many processes as before or the same global_batch_size, {ways}"
+            )
 
     def _open_record(self) -> Record:
         train, folder = self.cfg.train, self.place.folder
         started = trackers.start(
             train.report_to,
             run_name=train.run_name or folder.name,
-            logging_dir=Path(train.logging_dir or folder) / (folder.name if train.logging_dir else ""),
+            logging_dir=Path(train.logging_dir or folder),
             options=self.cfg.flat(),
             resumed=self.position.step or None,
         )

@@ -1,5 +1,7 @@
 """The few lines a user reads before the first step and after the last.  Knows a session; changes nothing."""
 
+import shlex
+
 from tunesmith.data.division import Division
 from tunesmith.jobs.folder import CONFIG
 from tunesmith.log import note, say, warn
@@ -42,4 +44,4 @@ def after(session: Session, stopped: bool) -> None:
     say(f"Done: {step:,} steps, mean loss {mean:.4f}. The model is in {folder}; its options are in {folder / CONFIG}.")
     if session.cfg.train.plot_loss:
         say(f"Loss picture: {folder / 'training_loss.png'}")
-    say(f"Talk to it: tunesmith chat {folder}")
+    say(f"Talk to it: tunesmith chat {shlex.quote(str(folder))}")
