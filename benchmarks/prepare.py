@@ -1,0 +1,168 @@
+"""LLaMA-Factory beside tunesmith at preparing rows: the same data, tokenizer, template and workers; wall time and memory.
+
+    python benchmarks/prepare.py [--rows 100000] [--data FOLDER] [--tokenizer FOLDER] [--work FOLDER]
+
+Makes rows out of `alpaca_en_demo.json` by seeded mutation.  Both sides are whole processes that prepare all rows with
+two workers and then train one step of a tiny model; the peak is the sum of what all their processes hold for themselves.
+Skipped with a sentence where the data is absent.  Knows the reference by its command line; knows not how either works.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reference import CACHE, REPOSITORY, install_reference
+
+SHARED = REPOSITORY.parent / "shared" / "data"
+WORKERS = 2
+LOOK_SECONDS = 0.2
+"""Time between two looks at the memory."""
+
+OPTIONS = {
+    "stage": "sft",
+    "do_train": True,
+    "finetuning_type": "lora",
+    "lora_rank": 1,
+    "lora_target": "q_proj",
+    "template": "qwen",
+    "cutoff_len": 1024,
+    "dataset": "rows",
+    "per_device_train_batch_size": 1,
+    "max_steps": 1,
+    "preprocessing_num_workers": WORKERS,
+    "report_to": "none",
+}
+"""What both are told, under names that both know."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One whole process and its children: seconds from start to exit, and the most memory they held together."""
+
+    seconds: float
+    mebibytes: float
+
+
+def main() -> int:
+    arguments = _arguments()
+    source: Path = arguments.data / "alpaca_en_demo.json"
+    if not source.is_file() or not arguments.tokenizer.is_dir():
+        print(f"skipped: {source} or {arguments.tokenizer} is not there")
+        return 0
+    warnings.simplefilter("ignore")  # of the libraries that make the model
+    reference, work = install_reference(), arguments.work
+    work.mkdir(parents=True)
+    write_rows(source, work, arguments.rows)
+    write_model(work / "model", arguments.tokenizer)
+    shared = OPTIONS | {"model_name_or_path": work / "model", "dataset_dir": work}
+    theirs = run([str(reference / "bin" / "llamafactory-cli"), "train"], shared | {"use_cpu": True}, work, "reference")
+    ours = run(
+        [sys.executable, "-m", "tunesmith", "train"], shared | {"device": "cpu", "compute_type": "fp32"}, work, "ours"
+    )
+    print(f"{arguments.rows:,} rows, {WORKERS} workers, {os.cpu_count()} cores; one run of each")
+    for name, unit in (("seconds", "s"), ("mebibytes", "MiB")):
+        other, own = getattr(theirs, name), getattr(ours, name)
+        print(f"{name:10} reference {other:8.1f} {unit}   ours {own:8.1f} {unit}   ours / reference {own / other:.2f}")
+    return 0
+
+
+def write_rows(source: Path, work: Path, count: int) -> None:
+    """Rows whose words are those of a row of the source, some of them exchanged for words of another one."""
+    draw = random.Random(0)
+    rows = json.loads(source.read_text(encoding="utf-8"))
+    mutated = [_mutated(rows[number % len(rows)], draw.choice(rows), draw) for number in range(count)]
+    (work / "rows.json").write_text(json.dumps(mutated, ensure_ascii=False), encoding="utf-8")
+    (work / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}), encoding="utf-8")
+
+
+def _mutated(row: dict[str, str], other: dict[str, str], draw: random.Random) -> dict[str, str]:
+    found = {}
+    for column in ("instruction", "input", "output"):
+        words, strange = row[column].split(" "), other["output"].split(" ")
+        found[column] = " ".join(draw.choice(strange) if draw.random() < 0.1 else word for word in words)
+    return found
+
+
+def write_model(folder: Path, tokenizer: Path) -> None:
+    """A random model, as small as can be, with the tokenizer's files beside it."""
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=len(AutoTokenizer.from_pretrained(tokenizer)) + 256,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    for file in tokenizer.iterdir():
+        if file.name != "config.json":
+            shutil.copy(file, folder)
+
+
+def run(command: list[str], options: dict[str, object], work: Path, name: str) -> Outcome:
+    """Run one side with caches of its own, so that everything is prepared."""
+    flags = [f for key, value in (options | {"output_dir": work / name}).items() for f in (f"--{key}", str(value))]
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(REPOSITORY),
+        "TUNESMITH_CACHE": str(work / "cache"),
+        "HF_DATASETS_CACHE": str(work / "cache"),
+    }
+    peak = 0.0
+    with open(work / f"{name}.log", "wb") as log:
+        began = time.perf_counter()
+        process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT, env=environment)
+        while process.poll() is None:
+            peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
+            time.sleep(LOOK_SECONDS)
+        seconds = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}; see {log.name}")
+    return Outcome(seconds, peak)
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # it has ended meanwhile
+            continue
+        for child in children:
+            yield from _family(int(child))
+
+
+def _own_mebibytes(pid: int) -> float:
+    """Memory of a process, its part of what it shares with others (PSS)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended meanwhile
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--data", type=Path, default=SHARED / "demo", help="folder of alpaca_en_demo.json")
+    parser.add_argument("--tokenizer", type=Path, default=SHARED / "tokenizers" / "gpt-neox")
+    parser.add_argument("--work", type=Path, default=CACHE / f"prepare-{time.strftime('%Y%m%d-%H%M%S')}")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
