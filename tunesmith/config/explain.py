@@ -27,6 +27,7 @@ COMMAND_SECTIONS = {
     "train": ("model", "data", "tuning", "optim", "train", "generate", "export"),
     "chat": ("model", "data", "generate"),
     "inspect": ("model", "data", "train"),
+    "lint": ("model", "data", "train"),
 }
 """Command -> the sections it reads."""
 
@@ -34,6 +35,7 @@ USAGE = {
     "train": "tunesmith train [FILE...] [name=value...] [--name value...]",
     "chat": "tunesmith chat MODEL [FILE...] [name=value...] [--name value...]",
     "inspect": "tunesmith inspect [FILE...] [name=value...] [--name value...]",
+    "lint": "tunesmith lint [FILE...] [name=value...] [--name value...]",
 }
 RULES_OF_WRITING = (
     "FILE is YAML, JSON, or a pasted command; a later file wins over an earlier one, the command line over both. "
