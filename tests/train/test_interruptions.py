@@ -263,3 +263,13 @@ def test_errors_are_one_line_on_standard_error(capsys: pytest.CaptureFixture, tm
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_debug_shows_the_first_rows_and_what_of_them_is_trained(
+    train: Train, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_DEBUG", "")
+    train("run", debug=True, do_train=False)
+    said = capsys.readouterr().err
+    assert "note: talk.json row 1: read as '<|im_start|>system" in said
+    assert "<|im_end|>\\n'" in said.split("row 1: ")[1].split(", trained ")[1]

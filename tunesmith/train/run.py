@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tunesmith.config.load import Loaded
 from tunesmith.config.schema import Config
+from tunesmith.data.sample import IGNORED
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
@@ -43,7 +44,18 @@ def read(loaded: Loaded) -> Inputs:
     inputs = read_inputs(loaded)
     for line in inputs.prepared.report.lines():
         say(line)
+    if loaded.config.train.debug:
+        show_first(inputs)
     return inputs
+
+
+def show_first(inputs: Inputs, rows: int = 2) -> None:
+    """Note the first samples as the model will read them, and the part of each that is trained."""
+    samples, decode = inputs.prepared.train, inputs.tokenizer.decode
+    for index in range(min(rows, len(samples))):
+        sample = samples[index]
+        trained = sample.input_ids[sample.labels != IGNORED]
+        note(samples.where(index), f"read as {decode(sample.input_ids)!r}, trained {decode(trained)!r}")
 
 
 def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
