@@ -83,9 +83,9 @@ class Texts:
                 for one, other, share in zip(earlier, later, shares, strict=True):
                     if share >= LIKENESS and (other not in best or one < best[other][0]):
                         best[int(other)] = (int(one), float(share))
-        for later in sorted(best):
-            earlier, share = best[later]
-            yield Likeness(self._numbers[earlier], self._numbers[later], share)
+        for number in sorted(best):
+            first, likeness = best[number]
+            yield Likeness(self._numbers[first], self._numbers[number], likeness)
 
 
 def minima(words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
