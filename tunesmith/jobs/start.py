@@ -22,7 +22,8 @@ def train_command(arguments: list[str]) -> int:
         return processes.launch(count, arguments)
     # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # By name: jobs is a floor below the trainer, and a wrong option must not cost the import of torch.
+    # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
+    importlib.import_module("tunesmith.train.early").check(loaded)
     return importlib.import_module("tunesmith.train.run").run(loaded)
 
 

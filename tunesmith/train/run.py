@@ -9,7 +9,7 @@ from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
 from tunesmith.models.architecture import code_that_runs
-from tunesmith.train import summary, trackers
+from tunesmith.train import summary
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import Record
 from tunesmith.train.inputs import Inputs, Place, read_inputs
@@ -26,7 +26,6 @@ def run(loaded: Loaded) -> int:
     stops = Stops()
     stops.listen()
     try:
-        trackers.check(loaded.config.train.report_to)
         inputs = read(loaded)
         if loaded.config.train.do_train:
             return train(loaded, inputs, stops)
