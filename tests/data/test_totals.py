@@ -1,5 +1,7 @@
 """What is counted of a run's data is what its batches hold."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data.batches import windows
 from tunesmith.data.division import Division, Way
+from tunesmith.data.report import Longest, Tallies
 from tunesmith.data.sample import Sample
 from tunesmith.data.totals import BINS, histogram, padding
 
@@ -58,3 +61,15 @@ def test_padding_and_steps_are_those_of_the_batches(batch_size: int, processes: 
                     computed += batch.attention_mask.numel()
     assert padding(samples, division) == pytest.approx(1 - tokens / computed)
     assert division.per_epoch(samples.lengths) == len(numbers)
+
+
+def test_the_longest_of_the_cut_rows_are_remembered() -> None:
+    rows = [(f"row {number}", tokens) for number, tokens in enumerate([70, 90, 80, 90, 75, 300])]
+    at_once, in_parts = Longest(), Longest()
+    at_once.add(rows, 3, 6)
+    for row in rows:
+        in_parts.add([row], 3, 1)
+    assert at_once == in_parts == Longest(6, [("row 5", 300), ("row 1", 90), ("row 3", 90)])
+    assert str(at_once) == "6 (row 5: 300 tokens, row 1: 90 tokens, row 3: 90 tokens, ...)"
+    tallies = Tallies(cut=at_once)
+    assert Tallies.of(json.loads(json.dumps(tallies.as_dict()))) == tallies

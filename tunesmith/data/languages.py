@@ -20,7 +20,7 @@ LETTERS: dict[str, str] = {
 """Languages, or scripts of several, that their letters tell."""
 
 WORDS: dict[str, str] = {
-    "English": "the of and to in is that for it with as are this be on by you or from have not which was can will",
+    "English": "the of and to in is that for it with as are this be on by you or from have not which was can will a an do no",
     "German": "der die das und ist nicht ein eine zu den mit von auf für sich dem des es im auch wie oder wird sind werden",
     "French": "le la les et est des une un dans que pour qui sur pas avec ce il au du sont vous par ou être cette",
     "Spanish": "el la los las y es de que en un una por con para no se su como más del al son este lo o",

@@ -108,6 +108,8 @@ class Linter:
         self.cfg, self.encoder, self.words, self.seed, self.stage = cfg, encoder, words, seed, stage
         self.findings = Findings()
         self.seen = Seen()
+        self.cut: list[tuple[int, str]] = []
+        """Tokens of the rows that are too long, and the rows."""
         self.kept: list[str] = []
         """The row of each sample to train on."""
         self.keys: list[np.ndarray] = [np.zeros(0, np.uint64)]
@@ -124,6 +126,8 @@ class Linter:
                     self._look(dataset, rows, evaluates)
                     done += len(rows)
                     on_progress(done)
+        for tokens, where in sorted(self.cut, key=lambda each: -each[0]):
+            self.findings.add("too_long", where, f"{tokens:,} tokens, over cutoff_len {self.cfg.cutoff_len:,}")
         self._hold_out()
         self.seen.compare(self.findings)
         if self.encoder is not None and any(kind_of(dataset, self.stage) != "text" for dataset in trained):
@@ -168,8 +172,7 @@ class Linter:
             if where not in known:  # without tools that can be read, templates refuse a row
                 nothing_left = reason.startswith("no ")
                 self.findings.add("no_room" if nothing_left else "refused", where, reason)
-        for where, tokens in prepared.cut:
-            self.findings.add("too_long", where, f"{tokens:,} tokens, over cutoff_len {self.cfg.cutoff_len:,}")
+        self.cut += [(tokens, where) for where, tokens in prepared.cut]
 
     def _hold_out(self) -> None:
         """Mark the rows that `val_size` will hold out, so that what resembles them is found."""

@@ -1,4 +1,4 @@
-"""What became of the rows: counts, reasons and the first rows of each, as lines for the screen.  Knows no token's meaning."""
+"""What became of the rows: counts, reasons and some rows of each, as lines for the screen.  Knows no token's meaning."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,8 +20,34 @@ class Tally:
         self.rows += rows[: max(named - len(self.rows), 0)]
 
     def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.rows) else ""
-        return f"{self.count:,} ({', '.join(self.rows)}{more})" if self.rows else f"{self.count:,}"
+        return _told(self.count, self.rows)
+
+
+@dataclass(slots=True)
+class Longest:
+    """How many rows were too long, and the longest of them."""
+
+    count: int = 0
+    longest: list[tuple[str, int]] = field(default_factory=list)
+    """Rows and their tokens, the longest first."""
+
+    def add(self, rows: Iterable[tuple[str, int]], named: int, count: int) -> None:
+        """Count `count` rows, of which these are known; of all, the `named` longest are remembered."""
+        self.count += count
+        self.longest = sorted([*self.longest, *rows], key=lambda row: -row[1])[:named]
+
+    @property
+    def rows(self) -> list[str]:
+        """The longest rows and their tokens, in words."""
+        return [f"{row}: {tokens:,} tokens" for row, tokens in self.longest]
+
+    def __str__(self) -> str:
+        return _told(self.count, self.rows)
+
+
+def _told(count: int, rows: Sequence[str]) -> str:
+    more = ", ..." if count > len(rows) else ""
+    return f"{count:,} ({', '.join(rows)}{more})" if rows else f"{count:,}"
 
 
 @dataclass(slots=True)
@@ -32,7 +58,7 @@ class Tallies:
     """Rows read, by dataset."""
     dropped: dict[str, Tally] = field(default_factory=dict)
     """Rows left out, by reason."""
-    cut: Tally = field(default_factory=Tally)
+    cut: Longest = field(default_factory=Longest)
     """Rows shortened to `cutoff_len`."""
     divided: Tally = field(default_factory=Tally)
     """Rows split into several samples."""
@@ -44,7 +70,7 @@ class Tallies:
         self.read[dataset] = self.read.get(dataset, 0) + prepared.read
         for reason, row in prepared.dropped:
             self.dropped.setdefault(reason, Tally()).add([row], named)
-        self.cut.add([f"{row}: {tokens:,} tokens" for row, tokens in prepared.cut], named)
+        self.cut.add(prepared.cut, named, len(prepared.cut))
         self.divided.add([f"{row}: {samples} samples" for row, samples in prepared.split], named)
         if prepared.unfilled:
             self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *prepared.unfilled})
@@ -55,7 +81,7 @@ class Tallies:
             self.read[dataset] = self.read.get(dataset, 0) + rows
         for reason, tally in more.dropped.items():
             self.dropped.setdefault(reason, Tally()).add(tally.rows, named, tally.count)
-        self.cut.add(more.cut.rows, named, more.cut.count)
+        self.cut.add(more.cut.longest, named, more.cut.count)
         self.divided.add(more.divided.rows, named, more.divided.count)
         for dataset, keys in more.unfilled.items():
             self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *keys})
@@ -70,7 +96,7 @@ class Tallies:
         return cls(
             dict(written["read"]),
             {reason: Tally(**tally) for reason, tally in written["dropped"].items()},
-            Tally(**written["cut"]),
+            Longest(written["cut"]["count"], [(row, tokens) for row, tokens in written["cut"]["longest"]]),
             Tally(**written["divided"]),
             dict(written["unfilled"]),
         )

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,9 +15,6 @@ from tunesmith.data.pipeline import KINDS
 from tunesmith.data.sources import Dataset, find_datasets
 from tunesmith.look.tokens import Segment, segments_of
 from tunesmith.train.inputs import Inputs
-
-_CUT = re.compile(r"(?P<file>.+) row (?P<number>\d+): ")
-"""How the report names a row that was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ class Rows:
         self.kind = KINDS[loaded.config.train.stage]
         self.witness = Witness(inputs.tokenizer, inputs.chat, data)
         self.tokenizer = inputs.tokenizer
-        self.cut = inputs.prepared.report.tallies.cut.rows
+        self.cut = inputs.prepared.report.tallies.cut.longest
 
     def named(self, names: str) -> list[ShownRow]:
         """The rows that `--row` names, separated by commas.  Raises OptionError or DataError for one that is not there."""
@@ -104,9 +100,9 @@ class Rows:
         return [self._shown(dataset, row) for dataset, row in found[:count]]
 
     def worst_cut(self, count: int) -> list[ShownRow]:
-        """The first of the rows that the report names as cut."""
-        named = [match for match in map(_CUT.match, self.cut) if match][:count]
-        return [self._shown(*find_row(self.datasets, f"{match['file']}:{match['number']}")) for match in named]
+        """The longest of the rows that were cut."""
+        names = [row.rsplit(" row ", 1) for row, _ in self.cut[:count]]
+        return [self._shown(*find_row(self.datasets, f"{file}:{number}")) for file, number in names]
 
     def _shown(self, dataset: Dataset, row: Row) -> ShownRow:
         seen = see(row, Reader(dataset.shape, self.placeholders), self.kind, self.witness)
