@@ -6,7 +6,8 @@ launcher only rank 0 speaks.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class TunesmithError(ValueError):
@@ -76,8 +77,22 @@ def error(text: str) -> None:
     _print(text)
 
 
+@contextmanager
+def muted() -> Iterator[None]:
+    """Say no note and no warning inside: for work that is done again where it is told."""
+    global _is_muted
+    _is_muted = True
+    try:
+        yield
+    finally:
+        _is_muted = False
+
+
+_is_muted = False
+
+
 def _tell(kind: str, subject: str, text: str) -> None:
-    if is_speaker():
+    if is_speaker() and not _is_muted:
         _print(f"{kind}: {subject}: {text}")
 
 

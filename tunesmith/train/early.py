@@ -1,5 +1,6 @@
 """What can be refused before torch is imported: a model that is not there, data that nobody knows, a missing tracker."""
 
+from tunesmith import log
 from tunesmith.config.load import Loaded
 from tunesmith.data.sources import find_datasets
 from tunesmith.models.complete import check as check_files
@@ -17,5 +18,6 @@ def check(loaded: Loaded) -> None:
     check_files(find(cfg.model))
     find_adapters(cfg.model)
     folders = [file.parent for file in loaded.files]
-    for names in (cfg.data.dataset, cfg.data.eval_dataset):
-        find_datasets(names, cfg.data.dataset_dir, folders)
+    with log.muted():
+        for names in (cfg.data.dataset, cfg.data.eval_dataset):
+            find_datasets(names, cfg.data.dataset_dir, folders)
