@@ -144,6 +144,7 @@ def test_completion_knows_commands_options_and_values(shell):
     script = completion.script(shell, list(cli.COMMANDS))
     assert all(command in script for command in cli.COMMANDS)
     assert "lora_rank" in script and "constant_with_warmup" in script and "deepseek3" in script
+    assert "fail-if" in script
 
 
 def test_completion_in_bash_completes(tmp_path):

@@ -4,6 +4,7 @@ from tunesmith import catalog, log
 from tunesmith.cli import COMMANDS
 from tunesmith.config import compat
 from tunesmith.config.explain import NAMES_IN_CATALOG, docstrings, first_sentence
+from tunesmith.config.own_words import OWN_WORDS, OwnWord
 from tunesmith.config.schema import fields
 from tunesmith.config.shapes import shape_of
 
@@ -53,6 +54,11 @@ def values() -> dict[str, list[str]]:
     return found
 
 
+def own_words() -> dict[str, OwnWord]:
+    """The words that single commands take beside the options, by name."""
+    return {word.name: word for words in OWN_WORDS.values() for word in words}
+
+
 def script(shell: str, commands: list[str]) -> str:
     """The completion script of a shell."""
     if shell == "fish":
@@ -65,7 +71,7 @@ def script(shell: str, commands: list[str]) -> str:
     return {"bash": BASH, "zsh": ZSH}[shell].format(
         commands=" ".join(commands),
         names=" ".join(fields()),
-        options=" ".join(f"--{name}" for name in names),
+        options=" ".join(f"--{name}" for name in [*names, *own_words()]),
         cases="\n".join(form[shell].format(name, " ".join(words)) for name, words in values().items()),
     )
 
@@ -79,6 +85,9 @@ def _fish(commands: list[str]) -> str:
             help_text = first_sentence(docstrings()[name]).replace("\\", "\\\\").replace("'", "\\'")
             takes = f" -x -a '{' '.join(known[name])}'" if name in known else " -r"
             lines.append(f"complete -c {program} -l {name}{takes} -d '{help_text}'")
+        for command, words in OWN_WORDS.items():
+            only = f"-n '__fish_seen_subcommand_from {command}'"
+            lines += [f"complete -c {program} {only} -l {word.name}{' -r' * bool(word.value)}" for word in words]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.config.load import load
+from tunesmith.jobs.start import train_command
 from tunesmith.log import DataError, OptionError
 from tunesmith.look import screen
 from tunesmith.look.dump import write_dump
@@ -168,11 +170,33 @@ def test_what_is_read_is_not_written_over(yaml: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8")) == ROWS
 
 
-def test_nothing_to_train_is_refused(yaml: Path, tmp_path: Path) -> None:
-    rows = [{"instruction": "Hi", "output": ""}]
+@pytest.mark.parametrize("command", [inspect_command, train_command])
+@pytest.mark.parametrize(
+    ("answer", "words", "reason"),
+    [("", [], "empty answer: 1"), ("Hello.", ["--train_roles", "system"], "no token to train: 1")],
+)
+def test_nothing_to_train_is_refused(
+    yaml: Path, tmp_path: Path, command: Callable[[list[str]], int], answer: str, words: list[str], reason: str
+) -> None:
+    rows = [{"instruction": "Hi", "output": answer}]
     (tmp_path / "talk.json").write_text(json.dumps(rows), encoding="utf-8")
-    with pytest.raises(DataError, match="none of its 1 rows can be used"):
-        inspect_command([str(yaml)])
+    with pytest.raises(DataError, match=f"none of its 1 rows can be used .{reason}"):
+        command([str(yaml), f"output_dir={tmp_path / 'run'}", *words])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_account_is_the_trainer_s(yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_command([str(yaml), f"output_dir={tmp_path / 'run'}"]) == 0
+    trained = capsys.readouterr().out.splitlines()
+    assert inspect_command([str(yaml)]) == 0
+    inspected = capsys.readouterr().out.splitlines()
+    account, again = (
+        lines[: 1 + next(at for at, line in enumerate(lines) if line.startswith("trained "))]
+        for lines in (trained, inspected)
+    )
+    start = again.index(account[0])
+    assert account[0].startswith("rows read") and again[start:] == account
+    assert any(line.startswith("8 steps of 8 rows") and "4 steps an epoch" in line for line in trained)
 
 
 @pytest.mark.parametrize("stage", ["pt"])

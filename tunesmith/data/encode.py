@@ -64,7 +64,7 @@ class Encoder:
                 continue
             kept.append(index)
             rows += rendered
-            learned += [self.learned(spans, each) for spans, each in zip(rendered, group, strict=True)]
+            learned += [trained_spans(spans, each, self.cfg) for spans, each in zip(rendered, group, strict=True)]
         encoded = self.encode_many(rows, learned).rows()
         for index in kept:
             self._keep(outcome, index, groups[index], [next(encoded) for _ in groups[index]])
@@ -123,7 +123,7 @@ class Encoder:
         spans = self.chat_format.render(conversation)
         ids, trained, answer, origins = list[int](), list[bool](), list[bool](), list[int]()
         characters = 0
-        for span, own in zip(spans, self.learned(spans, conversation), strict=True):
+        for span, own in zip(spans, trained_spans(spans, conversation, self.cfg), strict=True):
             for run in self.vocabulary.runs(span.pieces):
                 spelled = self.vocabulary.spell_exactly(run, start=not ids)
                 ids += spelled.ids
@@ -145,23 +145,6 @@ class Encoder:
         bos = (Piece("bos", "token"),) if self.vocabulary.writes_bos else ()
         rows = [(*bos, Piece(text, "data"), Piece("eos", "token")) for text in texts]
         return self.encode_many([[Span(each, learned=True, role="assistant")] for each in rows])
-
-    def learned(self, spans: Sequence[Span], conversation: Conversation) -> list[bool]:
-        """Which spans are trained: what the template says, narrowed or widened by the options and by the messages."""
-        cfg = self.cfg
-        learned = [
-            cfg.train_on_prompt
-            or (span.learned and span.role in cfg.train_roles)
-            or (span.role in cfg.train_roles and span.role not in ANSWERING)
-            for span in spans
-        ]
-        messages = conversation.messages
-        if any(message.loss is not None for message in messages):
-            learned = [_override(messages, span, own) for span, own in zip(spans, learned, strict=True)]
-        if cfg.mask_history:
-            last = max((span.message for span, own in zip(spans, learned, strict=True) if own), default=-1)
-            learned = [own and span.message == last for span, own in zip(spans, learned, strict=True)]
-        return learned
 
     def check_format(self, conversation: Conversation) -> None:
         """Warn once of the template's control tokens that the vocabulary lacks, as seen in one conversation."""
@@ -193,6 +176,23 @@ class Outcome:
     """Place, and tokens before it was shortened."""
     split: list[tuple[int, int]] = field(default_factory=list)
     """Place, and the samples it became."""
+
+
+def trained_spans(spans: Sequence[Span], conversation: Conversation, cfg: DataConfig) -> list[bool]:
+    """Which spans are trained: what the template says, narrowed or widened by the options and by the messages."""
+    trained = [
+        cfg.train_on_prompt
+        or (span.learned and span.role in cfg.train_roles)
+        or (span.role in cfg.train_roles and span.role not in ANSWERING)
+        for span in spans
+    ]
+    messages = conversation.messages
+    if any(message.loss is not None for message in messages):
+        trained = [_override(messages, span, own) for span, own in zip(spans, trained, strict=True)]
+    if cfg.mask_history:
+        last = max((span.message for span, own in zip(spans, trained, strict=True) if own), default=-1)
+        trained = [own and span.message == last for span, own in zip(spans, trained, strict=True)]
+    return trained
 
 
 def _override(messages: Sequence[Message], span: Span, learned: bool) -> bool:

@@ -5,7 +5,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from tunesmith.data.report import Report
+from tunesmith.data.report import Longest, Report, Tally
 from tunesmith.data.totals import Totals
 from tunesmith.files import write_beside
 from tunesmith.log import note
@@ -85,7 +85,9 @@ def _bar(share: float) -> str:
 def _losses(report: Report) -> str:
     """Why rows were left out, cut or split, with the first of them."""
     tallies = report.tallies
-    what = [(f"left out: {reason}", tally) for reason, tally in tallies.dropped.items()]
+    what: list[tuple[str, Tally | Longest]] = [
+        (f"left out: {reason}", tally) for reason, tally in tallies.dropped.items()
+    ]
     what += [(f"cut to {report.cutoff_len:,} tokens", tallies.cut), ("split into several samples", tallies.divided)]
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="number">{tally.count:,}</td>'

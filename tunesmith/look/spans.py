@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tunesmith.config.data import DataConfig
 from tunesmith.config.load import Loaded
 from tunesmith.data.chat_format import chat_format
+from tunesmith.data.encode import trained_spans
 from tunesmith.log import DataError, OptionError
 from tunesmith.look.conversations import read_conversations
 from tunesmith.look.tokenizer_words import read_words
@@ -43,14 +45,16 @@ def written(loaded: Loaded, file: Path) -> dict[str, Written]:
     words = read_words(find(cfg.model).folder) if cfg.model.model_name_or_path else None
     chat = chat_format(cfg.data, words or TokenizerWords())
     conversations = read_conversations(file)
-    return {case: _written(chat, conversation, words) for case, conversation in conversations.items()}
+    return {case: _written(chat, each, cfg.data, words) for case, each in conversations.items()}
 
 
-def _written(chat: ChatFormat, conversation: Conversation, words: TokenizerWords | None) -> Written:
+def _written(chat: ChatFormat, conversation: Conversation, cfg: DataConfig, words: TokenizerWords | None) -> Written:
     try:
         spans = chat.render(conversation)
     except DataError as reason:
         return Written(conversation, [], str(reason).removeprefix(f"{conversation.where}: "))
+    trained = trained_spans(spans, conversation, cfg)
+    spans = [replace(span, learned=own) for span, own in zip(spans, trained, strict=True)]
     return Written(conversation, spans if words is None else [_spelled(span, words.tokens) for span in spans])
 
 
