@@ -224,3 +224,22 @@ def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     out = capsys.readouterr().out
     assert "[bold]Hi[/bold]" in out and "\x1b[" in out and "3 tokens are cut away here" in out
     assert re.search(r"\x1b\[(\d+;)*7(;\d+)*m", out), "trained is reversed"
+
+
+@pytest.mark.parametrize("batching", ["padded", "length_grouped", "token_budget"])
+def test_steps_of_every_batching(yaml: Path, capsys: pytest.CaptureFixture[str], batching: str) -> None:
+    assert inspect_command([str(yaml), "--batching", batching, "--json"]) == 0
+    totals = json.loads(capsys.readouterr().out)["totals"]
+    assert totals["steps"] == 2 * totals["steps_per_epoch"] > 0
+    assert totals["rows_per_step"] * totals["steps_per_epoch"] == pytest.approx(32, abs=8)
+
+
+@pytest.mark.parametrize("batching", ["padded", "token_budget"])
+def test_data_to_evaluate_on_alone(
+    yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], batching: str
+) -> None:
+    alone = tmp_path / "eval.yaml"
+    alone.write_text(yaml.read_text(encoding="utf-8").replace("dataset: talk", "eval_dataset: talk\ndo_train: false"))
+    assert inspect_command([str(alone), "--do_eval", "--batching", batching]) == 0
+    out = capsys.readouterr().out
+    assert "rows kept     0 to train on, 32 to evaluate" in out and "steps         0 an epoch" in out

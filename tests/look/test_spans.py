@@ -93,10 +93,11 @@ def test_a_name_and_a_model_give_the_name_s_template_in_the_model_s_words(
 
 def test_what_is_trained_is_what_the_options_and_messages_say(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     file = write("talk.json", {"a": {"messages": [*TWO, *TWO]}, "b": {"messages": [TWO[0], {**TWO[1], "loss": False}]}})
-    words = [str(file), "--template", "chatml"]
-    learned = {case: [own for _, own in spans] for case, spans in spans_of(capsys, *words).items()}
+    learned = {
+        case: [own for _, own in spans] for case, spans in spans_of(capsys, file, "--template", "chatml").items()
+    }
     assert learned == {"a": [False, True, False, True], "b": [False, False]}
-    last = spans_of(capsys, *words, "--mask_history")
+    last = spans_of(capsys, file, "--template", "chatml", "--mask_history")
     assert [own for _, own in last["a"]] == [False, False, False, True]
 
 

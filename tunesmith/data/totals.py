@@ -56,7 +56,8 @@ class Totals:
     """Share of padding in all that is computed in the first epoch."""
     fill_rate: float | None
     """Of packed rows: tokens, divided by those there is room for; None without packing."""
-    rows_per_step: int
+    rows_per_step: float
+    """Rows of an optimizer step; of steps that are filled by tokens, the mean."""
     steps_per_epoch: int
     steps: int
 
@@ -73,14 +74,16 @@ class Totals:
             bar = "#" * max(round(BAR_WIDTH * bin.samples / most), bin.samples > 0)
             lines.append(f"{'' if number else 'lengths':13} {bin.range:>{width}} {bin.samples:>9,} {bar}".rstrip())
         lines.append(f"padding       {self.padding:.1%} of what is computed")
-        each = f"{self.rows_per_step:,} rows each"
+        each = f"{self.rows_per_step:,.4g} rows each"
         return [*lines, f"steps         {self.steps_per_epoch:,} an epoch of {each}, {self.steps:,} in all"]
 
 
 def count(prepared: Prepared, division: Division, *, steps: int) -> Totals:
     """The totals of a run's data, which falls into `steps` optimizer steps in all."""
     report: Report = prepared.report
-    tallies = report.tallies
+    tallies, train = report.tallies, prepared.train
+    per_epoch = division.per_epoch(train.lengths) if len(train) else 0
+    by_tokens = division.way == "token_budget" and per_epoch
     return Totals(
         rows_read=sum(report.read.values()),
         rows_kept=report.kept,
@@ -95,12 +98,12 @@ def count(prepared: Prepared, division: Division, *, steps: int) -> Totals:
         trained_fraction=report.trained_tokens / max(report.tokens, 1),
         longest=report.longest,
         cutoff_len=report.cutoff_len,
-        lengths=histogram(_before_filling(prepared.train).lengths),
-        padding=padding(prepared.train, division),
+        lengths=histogram(_before_filling(train).lengths),
+        padding=padding(train, division),
         fill_rate=report.fill_rate,
-        rows_per_step=division.window_rows,
-        steps_per_epoch=division.per_epoch(prepared.train.lengths),
-        steps=steps,
+        rows_per_step=len(train) / per_epoch if by_tokens else division.window_rows,
+        steps_per_epoch=per_epoch,
+        steps=steps if len(train) else 0,
     )
 
 
@@ -132,7 +135,7 @@ def _round_numbers() -> Iterable[int]:
 def padding(samples: Samples, division: Division) -> float:
     """Share of padding in the micro-batches of the first epoch."""
     lengths, computed = samples.lengths, 0
-    for window in division.epoch(lengths, 0):
+    for window in division.epoch(lengths, 0) if len(samples) else ():
         for rank in range(division.ranks):
             for rows in division.micro_batches(window, lengths, rank):
                 if rows != [FILLER]:

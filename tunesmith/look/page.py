@@ -59,7 +59,7 @@ def _cards(totals: Totals) -> str:
         (
             "steps an epoch",
             f"{totals.steps_per_epoch:,}",
-            f"{totals.rows_per_step:,} rows each, {totals.steps:,} in all",
+            f"{totals.rows_per_step:,.4g} rows each, {totals.steps:,} in all",
         ),
     ]
     if totals.rows_evaluated:
