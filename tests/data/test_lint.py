@@ -166,8 +166,10 @@ def test_tokens_are_looked_at_where_there_is_a_tokenizer(write: Write, tiny_toke
 def test_a_template_that_never_ends_is_told(write: Write, tiny_tokenizer: PreTrainedTokenizerBase) -> None:
     assert "end_token" not in lint(write, FINE, tokenizer=tiny_tokenizer).found
     endless = {"template": "custom", "template_args": {"user": "Q: {{content}}\nA: ", "assistant": "{{content}}\n"}}
-    [found] = lint(write, FINE, tokenizer=tiny_tokenizer, **endless).found["end_token"]
+    findings = lint(write, FINE, tokenizer=tiny_tokenizer, **endless)
+    [found] = findings.found["end_token"]
     assert (found.row, found.detail) == ("", "template custom")
+    assert "error: end_token: answers end without a token that stops them: template custom" in findings.lines(5)
 
 
 def test_a_template_that_refuses_rows_is_told(write: Write, tiny_tokenizer: PreTrainedTokenizerBase) -> None:

@@ -91,8 +91,10 @@ class Findings:
         """What was found, each check with its first `named` rows, and a line that sums up."""
         lines = []
         for name, check, rows in self.ordered():
-            lines.append(f"{check.severity}: {name}: {check.says}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'}")
-            lines += [f"    {row}" for row in rows[:named]]
+            about_rows = bool(rows[0].row)
+            told = f"{len(rows):,} {'row' if len(rows) == 1 else 'rows'}" if about_rows else rows[0].detail
+            lines.append(f"{check.severity}: {name}: {check.says}: {told}")
+            lines += [f"    {row}" for row in rows[:named] if about_rows]
             if len(rows) > named:
                 lines.append(f"    and {len(rows) - named:,} more")
         kinds: tuple[Severity, ...] = ("error", "warning", "note")
