@@ -77,6 +77,7 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
         raise
     finally:
         close(place, runtime, cfg, status)
+    runtime.close()
     summary.after(session, stopped)
     return stops.exit_code if stopped else 0
 
