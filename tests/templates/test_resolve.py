@@ -22,6 +22,10 @@ def meant(template: Any, **changes: Any) -> ChatFormat:
     return resolve(template, Changes(**changes), TOKENIZER, named=NAMED)
 
 
+def meant_by(source: str) -> ChatFormat:
+    return resolve("auto", tokenizer=TokenizerWords(source), named=NAMED)
+
+
 def text(spans: list[Span]) -> str:
     return "".join(span.text for span in spans)
 
@@ -33,8 +37,21 @@ def test_a_name_is_that_template() -> None:
 
 def test_auto_is_the_tokenizer_s_own() -> None:
     assert meant("auto").chat_template() == real_templates.CHATML
-    several = TokenizerWords({"default": real_templates.LLAMA3, "rag": "x"})
-    assert resolve("auto", tokenizer=several, named=NAMED).chat_template() == real_templates.LLAMA3
+    several = {"default": real_templates.CHATML, "rag": "x"}
+    made = resolve("auto", tokenizer=TokenizerWords(several), named=NAMED)
+    assert text(made.render(SINGLE)) == text(meant_by(real_templates.CHATML).render(SINGLE))
+    assert made.chat_template() == several
+
+
+def test_rows_with_tools_are_written_in_the_template_for_tools() -> None:
+    several = {"default": real_templates.CHATML, "tool_use": real_templates.QWEN3, "rag": "x"}
+    made = resolve("auto", tokenizer=TokenizerWords(several), named=NAMED)
+    for row, source in ((CALLS, real_templates.QWEN3), (SINGLE, real_templates.CHATML)):
+        assert made.render(row) == meant_by(source).render(row)
+        assert made.prompt(row) == meant_by(source).prompt(row)
+    assert made.chat_template() == several
+    with pytest.raises(OptionError, match="a chat template named default, and the tokenizer has tool_use, rag"):
+        resolve("auto", tokenizer=TokenizerWords({"tool_use": "x", "rag": "x"}), named=NAMED)
 
 
 def test_auto_without_a_chat_template_says_what_to_do() -> None:

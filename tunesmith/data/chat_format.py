@@ -1,7 +1,9 @@
 """The chat format that the options and a tokenizer mean.  Knows both sides; the templates room knows neither."""
 
+import json
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith import catalog, log
@@ -56,8 +58,20 @@ def _no_name(name: str) -> Template:
 
 
 def _words(tokenizer: "PreTrainedTokenizerBase") -> TokenizerWords:
+    ids = stop_ids(Path(tokenizer.name_or_path)) if tokenizer.name_or_path else []
+    stops = tokenizer.convert_ids_to_tokens(ids)
     return TokenizerWords(
         chat_template=tokenizer.chat_template,
         tokens=tokenizer.special_tokens_map,
         special=[token.content for token in tokenizer.added_tokens_decoder.values() if token.special],
+        stops=[stop for stop in stops if stop is not None],
     )
+
+
+def stop_ids(folder: Path) -> list[int]:
+    """Ids at which the model in a folder stops, by its `generation_config.json`; [] without one."""
+    try:
+        found = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):  # the file says nothing that can be used
+        return []
+    return [one for one in (found if isinstance(found, list) else [found]) if type(one) is int]

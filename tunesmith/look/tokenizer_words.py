@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunesmith.data.chat_format import stop_ids
 from tunesmith.log import ModelError
 from tunesmith.templates.resolve import TokenizerWords
 
@@ -24,7 +25,8 @@ def read_words(folder: Path) -> TokenizerWords:
     tokens = {name: text for name in NAMED if (text := _text(config.get(name, more.get(name)))) is not None}
     if "pad_token" not in tokens and "eos_token" in tokens:
         tokens["pad_token"] = tokens["eos_token"]
-    return TokenizerWords(_chat_template(folder, config), tokens, _special(folder, config, more, tokens))
+    special = _special(folder, config, more, tokens)
+    return TokenizerWords(_chat_template(folder, config), tokens, special, _stops(folder, config))
 
 
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:
@@ -49,6 +51,15 @@ def _special(
             extra += found.values() if isinstance(found, Mapping) else found
     texts = [*tokens.values(), *(each["content"] for each in added if each.get("special")), *map(_text, extra)]
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _stops(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tokens at which the model stops."""
+    ids = stop_ids(folder)
+    added = _read(folder / VOCABULARY).get("added_tokens", ()) if ids else ()
+    by_id = {int(id): each["content"] for id, each in config.get("added_tokens_decoder", {}).items()}
+    by_id |= {each["id"]: each["content"] for each in added}
+    return tuple(by_id[id] for id in ids if id in by_id)
 
 
 def _text(token: Any) -> str | None:

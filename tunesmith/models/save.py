@@ -41,13 +41,13 @@ def save_final(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
-    chat_template: str | None,
+    chat_template: str | dict[str, str] | None,
     stop_token_ids: Sequence[int],
 ) -> None:
     """Write weights, tokenizer, chat template and `generation_config.json`: all that is needed to talk to the model.
 
-    `chat_template`: Jinja, None for the tokenizer's own; `stop_token_ids`: tokens that end a turn, to which the model's
-    own end tokens are added.
+    `chat_template`: Jinja, several by name, None for the tokenizer's own; `stop_token_ids`: tokens that end a turn, to
+    which the model's own end tokens are added.
     """
     save_weights(model, folder)
     _save_generation_config(model, folder, stop_token_ids)

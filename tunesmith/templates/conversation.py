@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant", "function", "observation"]
 """`function` is an assistant turn that calls tools (its content: the calls as JSON); `observation` a tool's result."""
@@ -81,6 +81,14 @@ class ChatFormat(Protocol):
         """Spans up to where the model is to answer the last user or observation turn; none is learned."""
         ...
 
-    def chat_template(self) -> str:
-        """A Jinja chat template that gives the same text, to be saved with the model."""
+    def chat_template(self) -> str | dict[str, str]:
+        """A Jinja chat template that gives the same text, to be saved with the model; several by name where the
+        tokenizer has several."""
+        ...
+
+    def as_messages(
+        self, conversation: Conversation, *, prompt: bool = False
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """Messages and tools with which that template gives the text of render(), or with `prompt` that of prompt().
+        DataError: calls or tools that are not JSON."""
         ...

@@ -8,7 +8,7 @@ that a template which rewrites them does not change what is trained.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 from tunesmith import log
@@ -16,7 +16,8 @@ from tunesmith.log import DataError
 from tunesmith.templates.chat_messages import AS_THEY_ARE, CALL_STYLES, SYSTEM, TOOLS, Style, Words, as_chat
 from tunesmith.templates.conversation import Conversation, Message, Piece, Role, Span, Thinking
 from tunesmith.templates.origin import Origins
-from tunesmith.templates.sandbox import LEARNED_END, LEARNED_START, Refused, compiled
+from tunesmith.templates.preface import with_preface
+from tunesmith.templates.sandbox import LEARNED_END, LEARNED_START, Refused, compiled, variables
 from tunesmith.templates.template import control, data, join
 
 _ANSWERS = ("assistant", "function")
@@ -26,6 +27,10 @@ _NO_THOUGHT_AFTER_OPENING = "\n</think>\n\n"
 _UNFINISHED_MARK = re.compile(r"<[^<>]*\Z")
 _BLOCK = re.compile(r"\{%-?\s*generation\b")
 _TOKEN = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{3,30}\]")
+_NO_END = (
+    "writes no end token behind {}, and the next turn begins with none at which the model stops, so stopping there is not "
+    "learned; write one in a copy of it (template: jinja:PATH)"
+)
 _PROBE = Conversation([Message("user", "u"), Message("assistant", "\x0ba\x0b"), Message("user", "v")])
 _CALL_PROBE = Conversation(
     [
@@ -56,6 +61,10 @@ class JinjaFormat:
     """What else the template is told, such as `enable_thinking`."""
     default_system: str | None = None
     thinking: Thinking | None = None
+    stops: tuple[str, ...] = ()
+    """Tokens at which the model stops, by its own generation config."""
+    told: set[str] = field(default_factory=set, compare=False)
+    """Warnings that were given already."""
 
     def render(self, conversation: Conversation) -> list[Span]:
         """Spans of the whole conversation; the assistant's are learned.  DataError: the template refuses it, drops a part
@@ -69,26 +78,69 @@ class JinjaFormat:
         )
 
     def chat_template(self) -> str:
-        """The template itself."""
-        return self.source
+        """The template itself, behind what the options and a fixed date say."""
+        told = {name: value for name, value in self.variables.items() if name in variables(self.source)}
+        system = self.default_system or None
+        return with_preface(self.source, system, told, fold_system=system is not None and self.style.fold_system)
+
+    def as_messages(
+        self, conversation: Conversation, *, prompt: bool = False
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """Messages and tools with which `chat_template` gives the text of render(), or with `prompt` that of prompt()."""
+        row = _Row(self, conversation, only_special=False, prompt=prompt)
+        chat = as_chat(replace(row.plain, system=row.own_system), self.style)
+        return chat.messages, chat.tools
 
     @cached_property
     def stop_words(self) -> tuple[str, ...]:
-        """The token that ends an answer, where it is not the tokenizer's eos."""
+        """The tokens that end an answer, where they are not the tokenizer's eos."""
+        words = [self._end] if self._end else self.closers.values()
+        return tuple(dict.fromkeys(word for word in words if word != self.tokens.get("eos_token")))
+
+    @cached_property
+    def _end(self) -> str | None:
+        """The token that the template writes behind a last answer."""
         try:
             row = _Row(self, replace(_PROBE, messages=_PROBE.messages[:2]), only_special=False)
             suffix = row.ending(1, row.text())
         except (Refused, DataError):
-            return ()
+            return None
         known = re.compile("|".join(map(re.escape, self.special)) or r"(?!)")
         found = known.search(suffix) or _TOKEN.search(suffix)
-        return (found[0],) if found and found[0] != self.tokens.get("eos_token") else ()
+        return found[0] if found else None
+
+    @cached_property
+    def closers(self) -> Mapping[Role, str]:
+        """Where the template writes no token behind answers: the one with which the next turn begins, if the model stops at
+        it, by the role of the answer."""
+        if self._end or _BLOCK.search(self.source):
+            return {}
+        found: dict[Role, str] = {}
+        eos = self.tokens.get("eos_token")
+        stops = sorted({*self.stops, *([eos] if eos else [])}, key=len, reverse=True)
+        probes: dict[Role, Conversation] = {"assistant": _PROBE, "function": _CALL_PROBE}
+        for role, probe in probes.items():
+            try:
+                row = _Row(self, probe, only_special=False)
+                full = row.text()
+                behind = row.behind(1, full).removeprefix(row.ending(1, full)).lstrip()
+            except (Refused, DataError):
+                continue
+            if token := next((stop for stop in stops if behind.startswith(stop)), None):
+                found[role] = token
+        return found
 
     @cached_property
     def ends(self) -> tuple[str, ...]:
         """What an answer can end with; ("",) when nothing is known."""
         eos = self.tokens.get("eos_token")
         return (*self.stop_words, *((eos,) if eos else ())) or ("",)
+
+    def warn_once(self, text: str) -> None:
+        """Warn of something about the template, unless it was told before."""
+        if text not in self.told:
+            self.told.add(text)
+            log.warn("template", f"{self.name}: the chat template {text}")
 
     def _with_stand_ins(self, make: Callable[[bool], list[Span]], conversation: Conversation) -> list[Span]:
         """Spans made with stand-ins for all words, or only for the special tokens in them where the template looks into
@@ -177,6 +229,7 @@ class _Row:
         self.first = 0
         if system is None and turns and turns[0].role == "system":
             system, turns, self.first = turns[0].content, turns[1:], 1
+        self.own_system = system
         turns = _with_thoughts(turns, form.policy(conversation), history_only=prompt)
         self.turns = [*turns, Message("assistant", "")] if asks else turns
         self.where = conversation.where
@@ -229,11 +282,10 @@ class _Row:
                 continue
             asked, lead, answer = self._asked(full, done, first, turn, block)
             done = block[1] if block else last + len(self.ending(turn, full))
+            done, closer = self._closed(full, last, done, turn)
             spans += self._span(self._pieces(asked), False, turn - 1)
             body = self._pieces(full[first:last], answer)
-            spans += self._span([*self._pieces(lead), *body, *self._pieces(full[last:done])], True, turn)
-            if not any(word in full[last:done] for word in self.form.ends):
-                _warn_of_endings(self.form.name, message.role)
+            spans += self._span([*self._pieces(lead), *body, *self._pieces(full[last:done]), *closer], True, turn)
         return [*spans, *self._span(self._pieces(full[done:]), False, len(self.turns) - 1)]
 
     def prompt_spans(self) -> list[Span]:
@@ -267,7 +319,7 @@ class _Row:
             raise Disturbed
         for turn in self.origins.left_out(full) if not self.only_special else ():
             if turn == TOOLS:
-                _warn_of_tools(self.form.name)
+                self.form.warn_once("does not show the tools of rows that have some")
             else:
                 role = "system" if turn == SYSTEM else self.turns[turn].role
                 raise DataError(f"the chat template leaves out the {role} turn{_number(turn)}")
@@ -281,13 +333,31 @@ class _Row:
     def ending(self, turn: int, full: str) -> str:
         """What the template writes behind an answer before anything else comes.  An end token may differ from the one
         behind a last answer."""
-        behind = full[self._place(full, turn)[1] :]
+        behind = self.behind(turn, full)
         if turn + 1 == len(self.turns):
             return behind
         alone = self.text(turn + 1)
         shared = _shared(alone[self._place(alone, turn)[1] :], behind)
         cut = next((token.end() for token in _TOKEN.finditer(behind) if token.start() < len(shared) < token.end()), 0)
         return behind[: max(cut, len(shared))]
+
+    def behind(self, turn: int, full: str) -> str:
+        """Everything behind an answer."""
+        return full[self._place(full, turn)[1] :]
+
+    def _closed(self, full: str, last: int, done: int, turn: int) -> tuple[int, list[Piece]]:
+        """Where the answer's end ends, with the next turn's first token where that is what stops the model; behind the
+        last answer, that token.  Warns when nothing ends it."""
+        if any(word in full[last:done] for word in self.form.ends):
+            return done, []
+        closer = self.form.closers.get(self.turns[turn].role)
+        rest = full[done:]
+        if closer and rest.lstrip().startswith(closer):
+            return done + rest.index(closer) + len(closer), []
+        if closer and turn + 1 == len(self.turns):
+            return done, [control(closer)]
+        self.form.warn_once(_NO_END.format("a tool call" if self.turns[turn].role == "function" else "an answer"))
+        return done, []
 
     def _asked(
         self, full: str, done: int, first: int, turn: int, block: tuple[int, int] | None
@@ -373,17 +443,6 @@ def _shared(one: str, other: str) -> str:
 
 def _number(turn: int) -> str:
     return f" (turn {turn + 1})" if turn >= 0 else ""
-
-
-@cache
-def _warn_of_tools(name: str) -> None:
-    log.warn("template", f"{name}: the chat template does not show the tools of rows that have some")
-
-
-@cache
-def _warn_of_endings(name: str, role: str) -> None:
-    what = "a tool call" if role == "function" else "an answer"
-    log.warn("template", f"{name}: the chat template writes no end token behind {what}; stopping there is not learned")
 
 
 def _as_is(text: str) -> str:

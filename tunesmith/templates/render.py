@@ -4,10 +4,13 @@ Text is built piece by piece, never by replacing in text that already holds a ro
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from tunesmith.log import OptionError
+from tunesmith.templates.chat_messages import Style, as_chat
 from tunesmith.templates.conversation import Conversation, Message, Piece, Role, Span, Thinking
 from tunesmith.templates.dialects import DIALECTS
 from tunesmith.templates.template import Slot, Template, control, data, join, parse_slot
@@ -81,6 +84,14 @@ class TemplateFormat:
         from tunesmith.templates.write_jinja import write_jinja
 
         return write_jinja(self.template)
+
+    def as_messages(
+        self, conversation: Conversation, *, prompt: bool = False
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """Messages and tools with which `chat_template` gives the same text, as a prompt or not."""
+        written = json.loads(conversation.tools) if conversation.tools.strip() else None
+        messages = as_chat(conversation, Style()).messages
+        return messages, [written] if isinstance(written, dict) else written
 
     def _spans(self, conversation: Conversation, *, prompt: bool) -> list[Span]:
         tools = read_tools(conversation.tools, conversation.where)

@@ -12,6 +12,7 @@ from tunesmith.templates.conversation import ChatFormat, Thinking
 from tunesmith.templates.jinja import JinjaFormat
 from tunesmith.templates.render import TemplateFormat
 from tunesmith.templates.sandbox import compiled, variables
+from tunesmith.templates.several import DEFAULT, WITH_TOOLS, SeveralFormats
 from tunesmith.templates.template import Template
 
 _JINJA = "jinja:"
@@ -27,6 +28,8 @@ class TokenizerWords:
     """Its `special_tokens_map`: `bos_token`, `eos_token` and so on."""
     special: Sequence[str] = ()
     """The text of all its special tokens."""
+    stops: Sequence[str] = ()
+    """Tokens at which the model stops, by its `generation_config.json`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def resolve(
         changes = dataclasses.replace(changes, template_args={**template, **changes.template_args})
         template = "custom"
     if template == "auto":
-        return _jinja_format("auto", _own_template(tokenizer), changes, tokenizer)
+        return _own_format(changes, tokenizer)
     if template.startswith(_JINJA):
         return _jinja_format(template, _read(template.removeprefix(_JINJA)), changes, tokenizer)
     return TemplateFormat(changed(_custom(changes) if template == "custom" else named(template), changes))
@@ -143,19 +146,28 @@ def _jinja_format(name: str, source: str, changes: Changes, tokenizer: Tokenizer
         variables={**told, **args},
         default_system=changes.default_system if changes.default_system is not None else system,
         thinking=changes.thinking or thinking,
+        stops=tuple(tokenizer.stops),
     )
 
 
-def _own_template(tokenizer: TokenizerWords) -> str:
+def _own_format(changes: Changes, tokenizer: TokenizerWords) -> ChatFormat:
+    """The tokenizer's own chat template, or its several ones."""
     own = tokenizer.chat_template
-    if isinstance(own, Mapping):
-        own = own.get("default")
+    if isinstance(own, Mapping) and own and DEFAULT not in own:
+        raise OptionError(
+            f"template: auto needs a chat template named {DEFAULT}, and the tokenizer has {', '.join(own)}; "
+            "write one of them into a file and name that (template: jinja:PATH)"
+        )
     if not own:
         raise OptionError(
             "template: auto needs a tokenizer with a chat template, and this one has none; "
             "choose a name such as chatml, llama3, qwen3, mistral, gemma or default"
         )
-    return own
+    if isinstance(own, str):
+        return _jinja_format("auto", own, changes, tokenizer)
+    plain = _jinja_format("auto", own[DEFAULT], changes, tokenizer)
+    tools = _jinja_format("auto", own.get(WITH_TOOLS, own[DEFAULT]), changes, tokenizer)
+    return SeveralFormats(plain, tools, own)
 
 
 def _read(path: str) -> str:
