@@ -49,15 +49,20 @@ def key(
         parts[f"data of {name}"] = f"sha256:{digest}"
         parts[f"columns of {name}"] = _hash(json.dumps(asdict(dataset.shape), sort_keys=True))
         parts[f"num_samples of {name}"] = dataset.num_samples
-    options = cfg.model_dump(mode="json")
-    parts |= {name: value for name, value in options.items() if name not in NOT_SHAPING}
+    parts |= shaping_options(cfg)
     if cfg.sample_strategy == "random":
         parts["seed"] = seed
     parts["tokenizer"] = tokenizer_hash(tokenizer)
     if chat_format is not None:
-        parts["chat format"] = f"{chat_format.name} {_hash(chat_format.chat_template())}"
+        words = " ".join(chat_format.stop_words)
+        parts["chat format"] = f"{chat_format.name} {_hash(f'{chat_format.chat_template()} {words}')}"
     parts["version of tunesmith"] = _code()
     return parts
+
+
+def shaping_options(cfg: DataConfig) -> dict[str, Any]:
+    """The options that shape a row's tokens."""
+    return {name: value for name, value in cfg.model_dump(mode="json").items() if name not in NOT_SHAPING}
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
