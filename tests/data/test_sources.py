@@ -92,7 +92,7 @@ def test_hubs_are_known_by_entry_and_by_prefix_and_asked_only_when_rows_are_read
     )  # fmt: skip
     source = one("modelscope", folder).source
     assert isinstance(source, HubSource) and source.hub == "ms"
-    monkeypatch.setattr("tunesmith.data.sources._load_huggingface", lambda url, entry: [{"text": url}])
+    monkeypatch.setattr("tunesmith.data.sources._load_huggingface", lambda url, entry, streaming: [{"text": url}])
     assert rows(one("hf:someone/rows", folder)) == [{"text": "someone/rows"}]
     (row,) = one("hf:someone/rows", folder).source.read()
     assert row.where == "hf:someone/rows row 1"

@@ -103,12 +103,39 @@ MODES = {
         "per_device_train_batch_size": 2,
     },
     "sgd with momentum": {"finetuning_type": "full", "optim": "sgd", "optim_args": '{"momentum": 0.9}'},
+    "streamed": {"streaming": True, "max_steps": 6, "buffer_size": 8, "lora_dropout": 0.3},
+    "streamed, some rows to evaluate": {"streaming": True, "max_steps": 6, "val_size": 4, "eval_steps": 2},
+    "streamed, packed": {
+        "streaming": True,
+        "max_steps": 6,
+        "packing": True,
+        "cutoff_len": 256,
+        "gradient_accumulation_steps": 1,
+    },
+    "streamed, so many tokens at once": {
+        "streaming": True,
+        "max_steps": 6,
+        "batching": "token_budget",
+        "cutoff_len": 128,
+        "per_device_train_batch_size": 2,
+    },
+    "streamed, prepared by two processes": {
+        "streaming": True,
+        "max_steps": 6,
+        "preprocessing_num_workers": 2,
+        "preprocessing_batch_size": 2,
+    },
 }
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_resuming_at_every_checkpoint_is_never_having_stopped(train: Train, mode: str, tmp_path: Path) -> None:
-    """Bit for bit, the logs too, across the end of an epoch (after step 3) and up to the last step (6)."""
+def test_resuming_at_every_checkpoint_is_never_having_stopped(
+    train: Train, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, the logs too, across the end of an epoch (after step 3) and up to the last step (6); in a stream across
+    the ends of groups of rows too."""
+    monkeypatch.setattr("tunesmith.data.stream.GROUP_ROWS", 5)
+    monkeypatch.setattr("tunesmith.data.stream.FILLED_GROUP_ROWS", 13)
     straight = train("straight", save_steps=1, **MODES[mode])
     for step in range(1, 6):
         copy = tmp_path / f"from-{step}"

@@ -33,7 +33,7 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
 """Option -> its values that are not built yet."""
 
 NOT_BUILT_AT_ALL = (
-    "streaming", "data_augmentation", "augment",
+    "data_augmentation", "augment",
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
     "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
     "do_predict", "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model",
@@ -214,13 +214,31 @@ def two_batch_sizes(asked: Asked) -> Iterator[Finding]:
         yield Finding("error", ("global_batch_size", "per_device_train_batch_size"), text)
 
 
-def stream_without_end(asked: Asked) -> Iterator[Finding]:
-    """The length of a stream is unknown, so epochs can't say when to stop."""
-    if asked.config.data.streaming and asked.config.train.max_steps in (None, -1):
+def stream(asked: Asked) -> Iterator[Finding]:
+    """Of a stream nobody knows the length, nor any row but those that were read."""
+    data, train = asked.config.data, asked.config.train
+    if not data.streaming or asked.command == "lint":
+        return
+    if train.max_steps in (None, -1):
         yield Finding("error", ("streaming", "max_steps"), "needs max_steps")
 
 
 def resume_from_weights_alone(asked: Asked) -> Iterator[Finding]:
+    if 0 < data.val_size < 1:
+        text = f"{data.val_size:g} is a share of rows whose number is not known; give a number of rows"
+        yield Finding("error", ("val_size", "streaming"), text)
+    if data.max_samples and data.sample_strategy == "random":
+        text = "random needs to read all rows first; first takes the first ones"
+        yield Finding("error", ("sample_strategy", "streaming"), text)
+    if data.batching == "length_grouped":
+        text = "length_grouped needs the lengths of all rows; padded and token_budget go with streaming"
+        yield Finding("error", ("batching", "streaming"), text)
+    if data.tokenized_path:
+        yield Finding("error", ("tokenized_path", "streaming"), "nothing is prepared beforehand; leave one out")
+    for name in ("save_strategy", "eval_strategy"):
+        if asked.flat[name] == "epoch":
+            text = "an epoch's end is not known beforehand; choose steps"
+            yield Finding("error", (name, "streaming"), text)
     """A checkpoint without optimizer and random states can't be gone on from."""
     if asked.config.train.save_only_model and asked.config.train.resume_from_checkpoint:
         text = "leaves out what resume_from_checkpoint needs; leave one out"
@@ -325,7 +343,7 @@ RULES: tuple[Rule, ...] = (
     no_steps,
     two_evaluation_sets,
     two_batch_sizes,
-    stream_without_end,
+    stream,
     resume_from_weights_alone,
     other_methods_options,
     options_of_one_value,

@@ -3,6 +3,7 @@ no model and no device."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +21,61 @@ class Window:
     number: int
     """The window's number in its epoch, from 0."""
     batches: list[Batch]
+    place: tuple[int, ...] = ()
+    """Where a stream stands behind it, which leads back there; prepared rows need only the step's number."""
+
+
+class Feed(Protocol):
+    """What gives a run its windows."""
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Windows of an epoch; None: not known beforehand."""
+        ...
+
+    def windows(
+        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, one_row: bool = False
+    ) -> Iterator[Window]:
+        """One rank's windows without end, from behind step `step`, whose window's place is given."""
+        ...
+
+    def epochs(self, step: int, place: Sequence[int]) -> float:
+        """Passes over the data up to there, as far as is known."""
+        ...
+
+    def where(self, row: int) -> str:
+        """File and row of one of the `rows` of the last window's batches."""
+        ...
+
+    def lines(self) -> list[str]:
+        """What became of rows that were read while training, for the screen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFeed:
+    """Windows of rows that are all prepared."""
+
+    samples: Samples
+    division: Division
+
+    @property
+    def per_epoch(self) -> int | None:
+        return self.division.per_epoch(self.samples.lengths) if len(self.samples) else 0
+
+    def windows(
+        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, one_row: bool = False
+    ) -> Iterator[Window]:
+        return windows(self.samples, self.division, rank=rank, start_window=step, pad_id=pad_id, one_row=one_row)
+
+    def epochs(self, step: int, place: Sequence[int]) -> float:
+        return step / self.division.per_epoch(self.samples.lengths)
+
+    def where(self, row: int) -> str:
+        return self.samples.where(row)
+
+    def lines(self) -> list[str]:
+        return []
 
 
 def windows(
@@ -43,11 +99,12 @@ def windows(
     while epochs is None or epoch < epochs:
         for step, rows in list(enumerate(division.epoch(lengths, epoch)))[number:]:
             shares = division.micro_batches(rows, lengths, rank)
-            yield Window(epoch, step, [_batch(samples, share, pad_id, multiple_of, one_row) for share in shares])
+            yield Window(epoch, step, [batch_of(samples, share, pad_id, multiple_of, one_row) for share in shares])
         epoch, number = epoch + 1, 0
 
 
-def _batch(samples: Samples, rows: Sequence[int], pad_id: int, multiple_of: int, one_row: bool) -> Batch:
+def batch_of(samples: Samples, rows: Sequence[int], pad_id: int, multiple_of: int = 1, one_row: bool = False) -> Batch:
+    """One micro-batch of `rows`, which may be FILLER; see `windows`."""
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
     batch = pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
     return in_one_row(batch) if one_row and batch.packed else batch

@@ -22,11 +22,13 @@ Values = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """One row of a file.  `number` counts the file's rows from 1."""
+    """One row of a file.  `number` counts the file's rows from 1; `dataset` is that of the dataset, among several, that
+    the row belongs to."""
 
     values: Values
     file: str
     number: int
+    dataset: int = 0
 
     @property
     def where(self) -> str:

@@ -144,3 +144,14 @@ def _best_fit(samples: Sequence[int], lengths: Sequence[int], row_tokens: int) -
             with_room[room - length].append(row)
             rooms |= 1 << (room - length)
     return rows
+
+
+Filled = ArraySamples | Blocks | Packed
+"""What is trained: samples as they are, plain text in blocks, or packed rows."""
+
+
+def filled(samples: ArraySamples, kind: str, row_tokens: int, packing: bool | str, seed: int) -> Filled:
+    """The rows to train on that samples of a kind give."""
+    if kind == "text":
+        return Blocks(samples, row_tokens)
+    return Packed(samples, row_tokens, seed=seed, isolated=packing is True) if packing else samples

@@ -14,16 +14,21 @@ from tunesmith import log
 from tunesmith.config.data import DataConfig
 from tunesmith.data import mix, store
 from tunesmith.data.arrays import ArraySamples
+from tunesmith.data.batches import Feed, PreparedFeed
+from tunesmith.data.division import Division
 from tunesmith.data.encode import Encoder
 from tunesmith.data.gather import SAMPLES, Gatherer
 from tunesmith.data.interleave import Until, interleave, probabilities
 from tunesmith.data.key import key
 from tunesmith.data.outlook import OnProgress, Outlook
-from tunesmith.data.pack import Blocks, Packed
+from tunesmith.data.pack import Filled, Packed, filled
 from tunesmith.data.prepare import Kind, Workers
+from tunesmith.data.raw_rows import RawRows
 from tunesmith.data.report import Report, Tallies
 from tunesmith.data.sample import Samples
 from tunesmith.data.sources import Dataset, find_datasets
+from tunesmith.data.stream import Stream
+from tunesmith.data.streamed_feed import StreamedFeed
 from tunesmith.log import DataError, OptionError
 from tunesmith.templates.conversation import ChatFormat
 
@@ -42,11 +47,18 @@ class Prepared:
     """Everything a run needs of its data."""
 
     train: Samples
+    """All that is trained; of a stream, what is known before."""
     evals: dict[str, Samples]
     """By name: `eval`, or with `eval_on_each_dataset` each dataset's."""
     report: Report
     fingerprint: str
     """Hash of the samples and what decides their order: equal means that a run can go on where it stopped."""
+    stream: Stream | None = None
+    """What is trained, when it is read only then."""
+
+    def feed(self, division: Division) -> Feed:
+        """What gives the run its windows."""
+        return PreparedFeed(self.train, division) if self.stream is None else StreamedFeed(self.stream, division)
 
 
 def prepare(
@@ -66,17 +78,16 @@ def prepare(
     trained."""
     _check(cfg, stage)
     kind = KINDS[stage]
-    trained = find_datasets(cfg.dataset, cfg.dataset_dir, search_folders)
+    trained = find_datasets(cfg.dataset, cfg.dataset_dir, search_folders, streaming=cfg.streaming)
     evaluated = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
     if weighted := [each.name for each in evaluated if each.weight is not None]:
         raise OptionError(f"eval_dataset: {weighted[0]}: evaluation reads every row once, so a weight says nothing")
     shares = probabilities(cfg, trained)
     encoder = Encoder(tokenizer, chat_format, cfg)
-    outlook = Outlook([*trained, *evaluated], cfg.max_samples, on_progress)
-    tallies, sizes = Tallies(), dict[str, list[int]]()
-    with Workers(
-        _workers(cfg), encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size
-    ) as workers:
+    beforehand = [] if cfg.streaming else trained
+    outlook = Outlook([*beforehand, *evaluated], cfg.max_samples, on_progress)
+    tallies, sizes, processes = Tallies(), dict[str, list[int]](), _workers(cfg)
+    with Workers(processes, encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size) as workers:
         gatherer = Gatherer(cfg, kind, seed, encoder, workers, outlook)
 
         def samples(name: str, datasets: Sequence[Dataset]) -> ArraySamples:
@@ -87,8 +98,12 @@ def prepare(
             sizes[name] = stored.report[SAMPLES]
             return ArraySamples(stored.rows)
 
-        train = samples("train", trained)
+        train = samples("train", beforehand)
         evals = {name: samples(name, group) for name, group in _groups(evaluated, cfg.eval_on_each_dataset).items()}
+    if cfg.streaming and trained:
+        gatherer.check(trained)
+        stream = Stream(cfg, kind, _raw_rows(cfg, trained, shares, seed), encoder, processes)
+        return _streamed(cfg, stream, evals, tallies)
     if cfg.val_size:
         trained_on, held_out = mix.split(train.keys, cfg.val_size, seed)
         train, evals = train.choose(trained_on), {"eval": train.choose(held_out)}
@@ -148,14 +163,45 @@ def _finished(
     mixed: str,
 ) -> Prepared:
     """What the run gets, with its report.  Raises DataError when nothing would be trained."""
-    samples: ArraySamples | Blocks | Packed = train
-    others: dict[str, Samples] = dict(evals)
-    if kind == "text":
-        samples = Blocks(train, cfg.cutoff_len)
-        others = {name: Blocks(each, cfg.cutoff_len) for name, each in evals.items()}
-    elif cfg.packing:
-        samples = Packed(train, cfg.cutoff_len, seed=seed, isolated=cfg.packing is True)
-    report = Report(
+    samples = filled(train, kind, cfg.cutoff_len, cfg.packing, seed)
+    report = _report(cfg, samples, evals, tallies, kept=kept, mixed=mixed)
+    if cfg.dataset and not report.trained_tokens:
+        raise DataError("no token would be trained: " + "; ".join(report.lines()))
+    order = f"{samples.fingerprint()} {seed} {cfg.disable_shuffling} {cfg.batching}"
+    fingerprint = hashlib.sha256(order.encode()).hexdigest()
+    return Prepared(samples, _to_evaluate(cfg, kind, evals), report, fingerprint)
+
+
+def _raw_rows(cfg: DataConfig, datasets: Sequence[Dataset], shares: Sequence[float] | None, seed: int) -> RawRows:
+    """Which rows a stream reads, and in which order."""
+    until = None if cfg.mix_strategy == "concat" else cfg.mix_strategy
+    return RawRows(datasets, cfg.max_samples, until, shares, 0 if cfg.disable_shuffling else cfg.buffer_size, seed)
+
+
+def _streamed(cfg: DataConfig, stream: Stream, evals: dict[str, ArraySamples], tallies: Tallies) -> Prepared:
+    """What a run gets that reads its rows while training: the stream, and what is known of it by now.  Raises DataError
+    when nothing of its first rows would be trained."""
+    if cfg.val_size:
+        evals = {"eval": stream.hold_out(int(cfg.val_size))}
+    first = stream.first()
+    tallies.add(first.tallies, cfg.max_reported_rows)
+    _warn_of_placeholders(tallies)
+    report = _report(cfg, first.samples, evals, tallies, kept=first.kept, mixed="")
+    report.streamed = True
+    report.held_out = max(first.held_out - (report.evaluated if cfg.val_size else 0), 0)
+    others = _to_evaluate(cfg, stream.kind, evals)
+    return Prepared(first.samples, others, report, stream.fingerprint(first), stream)
+
+
+def _to_evaluate(cfg: DataConfig, kind: Kind, evals: dict[str, ArraySamples]) -> dict[str, Samples]:
+    """Evaluation sets as they are evaluated: plain text in blocks, other samples as they are."""
+    return {name: filled(each, kind, cfg.cutoff_len, False, 0) for name, each in evals.items()}
+
+
+def _report(
+    cfg: DataConfig, samples: Filled, evals: dict[str, ArraySamples], tallies: Tallies, *, kept: int, mixed: str
+) -> Report:
+    return Report(
         tallies,
         cfg.cutoff_len,
         kept=kept,
@@ -167,10 +213,6 @@ def _finished(
         mixed=mixed,
         fill_rate=samples.fill_rate if isinstance(samples, Packed) else None,
     )
-    if cfg.dataset and not report.trained_tokens:
-        raise DataError("no token would be trained: " + "; ".join(report.lines()))
-    order = f"{samples.fingerprint()} {seed} {cfg.disable_shuffling} {cfg.batching}"
-    return Prepared(samples, others, report, hashlib.sha256(order.encode()).hexdigest())
 
 
 def _warn_of_placeholders(tallies: Tallies) -> None:

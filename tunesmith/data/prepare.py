@@ -183,7 +183,10 @@ class Workers:
 
     def prepare(self, rows: Iterable[Row], reader: Reader) -> Iterator[PreparedRows]:
         """Chunks of prepared rows in the order of the rows; the same whoever prepares them."""
-        chunks = _chunks(iter(rows), self.chunk_rows)
+        return self.prepare_chunks(_chunks(iter(rows), self.chunk_rows), reader)
+
+    def prepare_chunks(self, chunks: Iterator[list[Row]], reader: Reader) -> Iterator[PreparedRows]:
+        """The same for rows that are in chunks already, of which there may be no end."""
         waiting = deque(islice(chunks, 2 * self.count)) if self.count > 1 and self.pool is None else deque()
         if len(waiting) < 2 * self.count and self.pool is None:
             for chunk in chain(waiting, chunks):

@@ -86,6 +86,17 @@ class Tallies:
         for dataset, keys in more.unfilled.items():
             self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *keys})
 
+    def lines(self, cutoff_len: int) -> list[str]:
+        """What was lost, and why."""
+        lines = [f"dropped       {reason}: {tally}" for reason, tally in list(self.dropped.items())[:10]]
+        if len(self.dropped) > 10:
+            lines.append(f"dropped       for {len(self.dropped) - 10} more reasons")
+        if self.cut.count:
+            lines.append(f"cut           to cutoff_len {cutoff_len:,}: {self.cut}")
+        if self.divided.count:
+            lines.append(f"split         to fit cutoff_len {cutoff_len:,}: {self.divided}")
+        return lines
+
     def as_dict(self) -> dict[str, Any]:
         """For a JSON file."""
         return asdict(self)
@@ -123,6 +134,10 @@ class Report:
     """How often each dataset's samples are trained in an epoch, where they are interleaved."""
     fill_rate: float | None = None
     """Of packed rows: tokens, divided by those there is room for."""
+    streamed: bool = False
+    """These are the first rows; the others are read while training."""
+    held_out: int = 0
+    """Rows left out of training since others with their prompt are evaluated on."""
 
     @property
     def read(self) -> dict[str, int]:
@@ -134,17 +149,13 @@ class Report:
         tallies, share = self.tallies, self.trained_tokens / max(self.tokens, 1)
         read = _listed(f"{name} {rows:,}" for name, rows in tallies.read.items())
         lines = [
-            f"rows read     {sum(tallies.read.values()):,} ({read})",
+            f"rows read     {'the first ' if self.streamed else ''}{sum(tallies.read.values()):,} ({read})",
             f"rows kept     {self.kept:,} to train on"
             + (f", {self.evaluated:,} to evaluate" if self.evaluated else ""),
         ]
-        lines += [f"dropped       {reason}: {tally}" for reason, tally in list(tallies.dropped.items())[:10]]
-        if len(tallies.dropped) > 10:
-            lines.append(f"dropped       for {len(tallies.dropped) - 10} more reasons")
-        if tallies.cut.count:
-            lines.append(f"cut           to cutoff_len {self.cutoff_len:,}: {tallies.cut}")
-        if tallies.divided.count:
-            lines.append(f"split         to fit cutoff_len {self.cutoff_len:,}: {tallies.divided}")
+        lines += tallies.lines(self.cutoff_len)
+        if self.held_out:
+            lines.append(f"held out      {self.held_out:,} more that ask what rows to evaluate on do")
         if self.mixed:
             lines.append(f"mixed         {self.mixed}")
         lines.append(f"tokens        {self.tokens:,} in {self.samples:,} samples, the longest {self.longest:,}")

@@ -122,19 +122,22 @@ _NOT_BUILT = {
 }
 
 
-def find_datasets(names: Sequence[str], dataset_dir: str, search_folders: Sequence[Path] = ()) -> list[Dataset]:
+def find_datasets(
+    names: Sequence[str], dataset_dir: str, search_folders: Sequence[Path] = (), *, streaming: bool = False
+) -> list[Dataset]:
     """The datasets that `names` mean, in order: names of `dataset_info.json`, file paths, `hf:NAME` or `ms:NAME`, each
     with `#N` behind it to take N rows, and `@W` to give it a weight.
 
-    `dataset_dir` and file paths are relative to the working directory, then to each of `search_folders`.  Raises
-    OptionError for a name, key or value that is not known, all problems at once."""
+    `dataset_dir` and file paths are relative to the working directory, then to each of `search_folders`.  `streaming`: a
+    hub's rows are read without being fetched as a whole first.  Raises OptionError for a name, key or value that is not
+    known, all problems at once."""
     folder = _find_folder(dataset_dir, search_folders)
     registered = _read_info(folder)
     found: list[Dataset] = []
     problems: list[str] = []
     for written in names:
         try:
-            found.append(_find(written, registered, folder, search_folders))
+            found.append(_find(written, registered, folder, search_folders, streaming))
         except OptionError as reason:
             problems += reason.problems
     if problems:
@@ -142,7 +145,9 @@ def find_datasets(names: Sequence[str], dataset_dir: str, search_folders: Sequen
     return found
 
 
-def _find(written: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path]) -> Dataset:
+def _find(
+    written: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path], streaming: bool
+) -> Dataset:
     name, limit, weight = written, None, None
     if written not in registered and (match := re.fullmatch(r"(.+)@(\d+(?:\.\d*)?|\.\d+)", written)):
         name, weight = match[1], float(match[2])
@@ -150,19 +155,21 @@ def _find(written: str, registered: dict[str, Any], folder: Path, search_folders
         name, limit = match[1], int(match[2])
         if limit < 1:
             raise OptionError(f"dataset: {written}: at least 1 row must be taken")
-    dataset = _find_plain(name, registered, folder, search_folders)
+    dataset = _find_plain(name, registered, folder, search_folders, streaming)
     if limit is not None:
         dataset = replace(dataset, num_samples=min(limit, dataset.num_samples or limit))
     return dataset if weight is None else replace(dataset, weight=weight)
 
 
-def _find_plain(name: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path]) -> Dataset:
+def _find_plain(
+    name: str, registered: dict[str, Any], folder: Path, search_folders: Sequence[Path], streaming: bool
+) -> Dataset:
     if name in registered:
         subject = f"{folder / 'dataset_info.json'}: {name}"
-        return _from_entry(name, _checked_entry(registered[name], subject), folder, subject)
+        return _from_entry(name, _checked_entry(registered[name], subject), folder, subject, streaming)
     hub, _, path = name.partition(":")
     if hub in ("hf", "ms") and path:
-        return _guessed(name, HubSource(path, hub, Entry()))
+        return _guessed(name, HubSource(path, hub, Entry(), streaming))
     if is_remote(name):
         return _guessed(name, FileSource([name]))
     for start in (Path(), *search_folders, folder):
@@ -250,13 +257,13 @@ def _problems(raw: dict[str, Any], kind: type, subject: str) -> list[str]:
     return problems
 
 
-def _from_entry(name: str, entry: Entry, folder: Path, subject: str) -> Dataset:
+def _from_entry(name: str, entry: Entry, folder: Path, subject: str, streaming: bool) -> Dataset:
     hub_first = [(entry.hf_hub_url, "hf"), (entry.ms_hub_url, "ms")]
     if os.environ.get("USE_MODELSCOPE_HUB", "0").lower() in ("1", "true", "yes"):
         hub_first.reverse()
     hub = next(((url, kind) for url, kind in hub_first if url), None)
     if hub:
-        source: Source = HubSource(hub[0], hub[1], entry)
+        source: Source = HubSource(hub[0], hub[1], entry, streaming)
     elif entry.cloud_file_name:
         source = FileSource([entry.cloud_file_name])
     elif entry.file_name:
@@ -320,27 +327,32 @@ class HubSource:
     url: str
     hub: str
     entry: Entry
+    streaming: bool = False
     size_bytes: int = 0
 
     def read(self, meter: Meter | None = None) -> Iterator[Row]:
         load = _load_modelscope if self.hub == "ms" else _load_huggingface
-        for number, values in enumerate(load(self.url, self.entry), start=1):
+        for number, values in enumerate(load(self.url, self.entry, self.streaming), start=1):
             yield Row(dict(values), f"{self.hub}:{self.url}", number)
 
     def digest(self) -> str | None:
         return None
 
 
-def _load_huggingface(url: str, entry: Entry) -> Any:
+def _load_huggingface(url: str, entry: Entry, streaming: bool) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(url, name=entry.subset, data_dir=entry.folder, split=entry.split)
+        return datasets.load_dataset(
+            url, name=entry.subset, data_dir=entry.folder, split=entry.split, streaming=streaming
+        )
     except Exception as reason:  # the library raises many kinds; each means that these rows cannot be had
         raise DataError(f"hf:{url}: cannot be loaded: {reason}") from reason
 
 
-def _load_modelscope(url: str, entry: Entry) -> Any:
+def _load_modelscope(url: str, entry: Entry, streaming: bool) -> Any:
+    if streaming:
+        raise OptionError(f"streaming: ms:{url}: rows of ModelScope are not streamed yet; files and hf: are")
     try:
         from modelscope import MsDataset  # type: ignore[import-not-found]
     except ImportError as reason:

@@ -58,8 +58,11 @@ class Totals:
     """Of packed rows: tokens, divided by those there is room for; None without packing."""
     rows_per_step: float
     """Rows of an optimizer step; of steps that are filled by tokens, the mean."""
-    steps_per_epoch: int
+    steps_per_epoch: int | None
+    """None: rows are streamed, and nobody knows."""
     steps: int
+    streamed: bool = False
+    """Rows are streamed: all but `steps` is of those that were read so far."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -75,6 +78,9 @@ class Totals:
             lines.append(f"{'' if number else 'lengths':13} {bin.range:>{width}} {bin.samples:>9,} {bar}".rstrip())
         lines.append(f"padding       {self.padding:.1%} of what is computed")
         each = f"{self.rows_per_step:,.4g} rows each"
+        if self.steps_per_epoch is None:
+            about = f"              all but the steps is of the first {self.rows_read:,} rows; the others are streamed"
+            return [*lines, f"steps         {self.steps:,} of {each}", about]
         return [*lines, f"steps         {self.steps_per_epoch:,} an epoch of {each}, {self.steps:,} in all"]
 
 
@@ -102,8 +108,9 @@ def count(prepared: Prepared, division: Division, *, steps: int) -> Totals:
         padding=padding(train, division),
         fill_rate=report.fill_rate,
         rows_per_step=len(train) / per_epoch if by_tokens else division.window_rows,
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=per_epoch if prepared.stream is None else None,
         steps=steps if len(train) else 0,
+        streamed=prepared.stream is not None,
     )
 
 

@@ -20,4 +20,5 @@ def write_dump(path: Path, prepared: Prepared) -> None:
             file.write(json.dumps(row).encode() + b"\n")
     evaluated = sum(len(each) for each in prepared.evals.values())
     more = f"; the {evaluated:,} to evaluate on are not in it" if evaluated else ""
-    note("dump", f"{len(prepared.train):,} rows to train on are in {path}{more}")
+    first = "" if prepared.stream is None else "the first "
+    note("dump", f"{first}{len(prepared.train):,} rows to train on are in {path}{more}")

@@ -24,6 +24,9 @@ COUNTS: dict[str, str | None] = {
 SHARES = ("trained_fraction", "padding", "fill_rate")
 """Totals that are fractions."""
 
+UNKNOWN = {"fill_rate": "without packing", "steps_per_epoch": "with streaming"}
+"""Totals that there may be none of, and when."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -40,7 +43,7 @@ class Limit:
         values = totals.as_dict()
         value, whole = values[self.name], COUNTS.get(self.name)
         if value is None:
-            return f"fail-if: {self.written}: there is no {self.name} without packing"
+            return f"fail-if: {self.written}: there is no {self.name} {UNKNOWN[self.name]}"
         share = value if self.name in SHARES else value / max(values[whole], 1) if whole else None
         compared = (share * 100 if share is not None else 0.0) if self.percent else value
         if not _SIGNS[self.sign](compared, self.number):

@@ -15,5 +15,5 @@ def totals_of(loaded: Loaded, inputs: Inputs) -> Totals:
     cfg = loaded.config
     processes = int(os.environ.get("WORLD_SIZE") or max(process_count(loaded), 1))
     divided = division(cfg, processes)
-    due = timetable(cfg.train, divided.per_epoch(inputs.prepared.train.lengths), bool(inputs.prepared.evals))
+    due = timetable(cfg.train, inputs.prepared.feed(divided).per_epoch, bool(inputs.prepared.evals))
     return totals.count(inputs.prepared, divided, steps=due.total)

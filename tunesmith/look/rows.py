@@ -82,7 +82,9 @@ class Rows:
         data = loaded.config.data
         folders = [file.parent for file in loaded.files]
         with contextlib.redirect_stderr(io.StringIO()):  # how files are read was said when they were prepared
-            self.datasets = find_datasets([*data.dataset, *data.eval_dataset], data.dataset_dir, folders)
+            self.datasets = find_datasets(
+                [*data.dataset, *data.eval_dataset], data.dataset_dir, folders, streaming=data.streaming
+            )
         self.placeholders = data.placeholders
         self.kind = KINDS[loaded.config.train.stage]
         self.witness = Witness(inputs.tokenizer, inputs.chat, data)

@@ -42,6 +42,8 @@ class Position:
     """Hash of the data and its order; resuming with other data is refused."""
     step_rows: int = 0
     """Rows of a step over all processes; with another number the place in the data would mean something else."""
+    place: list[int] = field(default_factory=list)
+    """Where a stream of rows stands behind the step; empty for rows that were prepared before."""
     log_history: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -19,5 +19,5 @@ def check(loaded: Loaded) -> None:
     find_adapters(cfg.model)
     folders = [file.parent for file in loaded.files]
     with log.muted():
-        for names in (cfg.data.dataset, cfg.data.eval_dataset):
-            find_datasets(names, cfg.data.dataset_dir, folders)
+        for names, streaming in ((cfg.data.dataset, cfg.data.streaming), (cfg.data.eval_dataset, False)):
+            find_datasets(names, cfg.data.dataset_dir, folders, streaming=streaming)

@@ -104,8 +104,9 @@ def fit(session: Session, stops: Stops) -> bool:
     try:
         return session.fit(stops).stopped
     except NonFinite as problem:
-        samples = session.inputs.prepared.train
-        rows = ", ".join(samples.where(row) for row in problem.rows[:8]) + (", ..." if len(problem.rows) > 8 else "")
+        rows = ", ".join(session.feed.where(row) for row in problem.rows[:8]) + (
+            ", ..." if len(problem.rows) > 8 else ""
+        )
         kept = checkpoints.newest_whole(session.place.folder)
         raise RunError(
             f"step {session.position.step + 1}: {problem}; no weight was moved. Rows of this step: {rows}. "

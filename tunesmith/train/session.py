@@ -5,6 +5,7 @@ Knows how to log, evaluate and save; `hooks.py` knows when.
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from tunesmith import files
 from tunesmith.config.schema import Config
-from tunesmith.data.batches import windows
+from tunesmith.data.batches import Window
 from tunesmith.data.pack import Packed
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
@@ -50,8 +51,8 @@ class Session:
         self.policy = runtime.prepare(self.model)
         self.objective = inputs.stage.objective()
         self.division = division(cfg, runtime.world_size)
-        per_epoch = self.division.per_epoch(rows.lengths)
-        self.due = timetable(cfg.train, per_epoch, bool(inputs.prepared.evals))
+        self.feed = inputs.prepared.feed(self.division)
+        self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
@@ -59,6 +60,8 @@ class Session:
         self.position = Position(fingerprint=inputs.prepared.fingerprint, step_rows=self.division.window_rows)
         if place.checkpoint is not None:
             self.position = self._restore(place.checkpoint)
+        self._place_behind = self.position.place
+        """The place behind the rows of the step that is being made."""
         self.evaluation: dict[str, float] = {}
         self.record = self._open_record() if runtime.is_main else NoRecord()
         self.progress = Progress("training", self.due.total, self.position.step, disable=cfg.train.disable_tqdm)
@@ -76,18 +79,10 @@ class Session:
         """Train to the end, or until somebody stops it, doing what is due between steps."""
         train, position = self.cfg.train, self.position
         hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit)
-        stream = windows(
-            self.inputs.prepared.train,
-            self.division,
-            rank=self.runtime.rank,
-            start_window=position.step,
-            pad_id=self.inputs.tokenizer.pad_token_id,
-            one_row=wants_one_row(attention(self.cfg, self.inputs.source, self.runtime)),
-        )
         loop.fit(
             self.policy,
             self.objective,
-            itertools.islice(stream, self.due.total - position.step),
+            itertools.islice(self._windows(), self.due.total - position.step),
             self.optimizer,
             self.schedule,
             self.runtime,
@@ -98,16 +93,25 @@ class Session:
         self.evaluation = hooks.evaluation
         return hooks
 
+    def _windows(self) -> Iterator[Window]:
+        """This process's windows from the run's place on."""
+        one_row = wants_one_row(attention(self.cfg, self.inputs.source, self.runtime))
+        step, place, pad_id = self.position.step, self.position.place, self.inputs.tokenizer.pad_token_id
+        for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, one_row=one_row):
+            self._place_behind = list(window.place)
+            yield window
+
     # -- what hooks call
 
     @property
     def epoch(self) -> float:
         """Passes over the data so far."""
-        return self.position.step / self.due.per_epoch
+        return self.feed.epochs(self.position.step, self.position.place)
 
     def advance(self, step: Step) -> None:
-        """Show that a step is done."""
+        """Note where the step's rows ended, and show that it is done."""
         here = self.position
+        here.place = self._place_behind
         self.progress.advance(here.step, loss=step.loss, lr=step.learning_rate, tokens=here.tokens, epoch=self.epoch)
 
     def log(self, step: Step, loss: float) -> None:

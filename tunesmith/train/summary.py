@@ -19,7 +19,8 @@ def before(session: Session) -> None:
     say(
         f"{session.cfg.tuning.finetuning_type}: {trained:,} of {everything:,} weights are trained ({trained / everything:.2%})"
     )
-    say(f"{due.total:,} steps of {_size(session.division)}, {due.per_epoch:,} steps an epoch")
+    epoch = "rows are streamed" if due.per_epoch is None else f"{due.per_epoch:,} steps an epoch"
+    say(f"{due.total:,} steps of {_size(session.division)}, {epoch}")
 
 
 def _size(division: Division) -> str:
@@ -34,6 +35,8 @@ def _size(division: Division) -> str:
 def after(session: Session, stopped: bool) -> None:
     """Say how the run ended and where everything lies."""
     folder, step, total = session.place.folder, session.position.step, session.due.total
+    for line in session.feed.lines():
+        say(line)
     if stopped:
         warn(
             "stopped",

@@ -42,7 +42,8 @@ class Timetable:
     """At which steps something is due.  All in optimizer steps; 0: never."""
 
     total: int
-    per_epoch: int
+    per_epoch: int | None
+    """None: rows are streamed, and nobody knows."""
     logging: int
     saving: int
     evaluating: int
@@ -58,12 +59,13 @@ class Timetable:
         return self.evaluating > 0 and step % self.evaluating == 0
 
 
-def timetable(cfg: TrainConfig, per_epoch: int, has_eval_rows: bool) -> Timetable:
-    """When things are due in a run of `per_epoch` steps an epoch; fractions of the run become steps, rounded up."""
+def timetable(cfg: TrainConfig, per_epoch: int | None, has_eval_rows: bool) -> Timetable:
+    """When things are due in a run of `per_epoch` steps an epoch; fractions of the run become steps, rounded up.  Without
+    a known epoch (None), `max_steps` gives the end and nothing is due by epochs."""
     limit = None if cfg.max_steps in (None, -1) else cfg.max_steps
-    total = max(1, math.ceil(cfg.num_train_epochs * per_epoch) if limit is None else limit)
-    saves = {"steps": cfg.save_steps, "epoch": float(per_epoch), "no": 0.0}
-    evaluates = {"steps": cfg.eval_steps or cfg.logging_steps, "epoch": float(per_epoch), "no": 0.0}
+    total = max(1, math.ceil(cfg.num_train_epochs * (per_epoch or 0)) if limit is None else limit)
+    saves = {"steps": cfg.save_steps, "epoch": float(per_epoch or 0), "no": 0.0}
+    evaluates = {"steps": cfg.eval_steps or cfg.logging_steps, "epoch": float(per_epoch or 0), "no": 0.0}
     strategy = cfg.eval_strategy or ("no" if cfg.eval_steps is None else "steps")
     return Timetable(
         total=total,
