@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -118,8 +118,10 @@ class Stream:
     def hold_out(self, rows: int) -> ArraySamples:
         """The samples of the first `rows` rows that can be used; from now on, all rows with one of their prompts are left
         out.  Raises DataError when there are no more rows than those."""
-        parts, found = list[Rows](), 0
-        for place, samples, _ in self._encoded(Place(), workers=1):
+        parts, found, stream = list[Rows](), 0, self
+        if self.rows.until == "interleave_over":  # a row that comes again is evaluated once
+            stream = replace(self, rows=replace(self.rows, until="interleave_once"))
+        for place, samples, _ in stream._encoded(Place(), workers=1):
             if place.epoch:
                 raise DataError(f"val_size: {rows} of {found} rows leaves nothing to train on")
             parts.append(samples.rows)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tunesmith import log
 from tunesmith.data.batches import Window, batch_of
 from tunesmith.data.division import Division
 from tunesmith.data.report import Tallies
@@ -52,6 +53,10 @@ class StreamedFeed:
     ) -> Iterator[Window]:
         """See `Feed`.  Raises DataError for files that cannot be read, for rows that `strict` refuses, and for an epoch of
         which nothing can be trained."""
+        if step:
+            log.note(
+                "streaming", f"going on in epoch {Place(*place).epoch + 1}; rows before are read, not encoded, again"
+            )
         taken = list[tuple[Samples, int]]()
         room = full = self._size()
         for samples, index, behind in self._samples(Place(*place)):
@@ -78,7 +83,7 @@ class StreamedFeed:
 
     def lines(self) -> list[str]:
         read = sum(self.tallies.read.values())
-        again = ", then again" if self.repeating else ""
+        again = ", and again in later epochs" if self.repeating else ""
         held_out = [f"held out      {self.held_out:,} that ask what rows to evaluate on do"] if self.held_out else []
         lost = self.tallies.lines(self.stream.cfg.cutoff_len)
         return [f"rows read     {read:,} while training{again}", *lost, *held_out]
