@@ -7,6 +7,8 @@ from tunesmith.config.load import load
 from tunesmith.config.schema import Config, fields
 from tunesmith.config.shapes import shape_of
 
+STREAMING = ["--streaming", "--max_steps", "9"]
+
 ERRORS = [
     (["--val_size", "0.1", "--eval_dataset", "x"],
      "--val_size: rows are split off, but eval_dataset names evaluation data already; leave one out"),
@@ -38,6 +40,17 @@ ERRORS = [
     (["--metrics", "loss,rouge"], "--metrics: rouge: not built yet"),
     (["--save_format", "pytorch"], "--save_format: pytorch is not built yet"),
     (["--stage", "dpo"], "--stage: dpo is not built yet"),
+    (["--streaming"], "--streaming: needs max_steps"),
+    ([*STREAMING, "--val_size", "0.1"],
+     "--val_size: 0.1 is a share of rows whose number is not known; give a number of rows"),
+    ([*STREAMING, "--max_samples", "9", "--sample_strategy", "random"],
+     "--sample_strategy: random needs to read all rows first; first takes the first ones"),
+    ([*STREAMING, "--batching", "length_grouped"],
+     "--batching: length_grouped needs the lengths of all rows; padded and token_budget go with streaming"),
+    ([*STREAMING, "--tokenized_path", "x"], "--tokenized_path: nothing is prepared beforehand; leave one out"),
+    ([*STREAMING, "--save_strategy", "epoch"], "--save_strategy: an epoch's end is not known beforehand; choose steps"),
+    ([*STREAMING, "--eval_strategy", "epoch", "--val_size", "9"],
+     "--eval_strategy: an epoch's end is not known beforehand; choose steps"),
 ]  # fmt: skip
 
 REMARKS = [
@@ -72,6 +85,7 @@ SILENT = [
     ["--global_batch_size", "16"],
     ["--global_batch_size", "16", "--gradient_accumulation_steps", "1"],
     ["--preprocessing_num_workers", "1"],
+    [*STREAMING, "--buffer_size", "9", "--val_size", "9", "--packing", "--sample_strategy", "first"],
 ]
 
 

@@ -62,10 +62,10 @@ class DataConfig(Section):
     """Roles whose text is trained."""
 
     streaming: bool = False
-    """Read rows while training instead of before it. Needs `max_steps`."""
+    """Read rows while training instead of before it, in memory that does not grow with them. Needs `max_steps`."""
 
     buffer_size: Positive = 16384
-    """Rows held to shuffle a stream."""
+    """Rows among which the next one of a stream is drawn. They are held in memory."""
 
     mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = "concat"
     """How several datasets are joined: one after another, or interleaved until the first (under) or the last (over, the
@@ -82,8 +82,8 @@ class DataConfig(Section):
     """Which rows `max_samples` takes: the first ones, or a seeded random choice."""
 
     val_size: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Rows split off for evaluation: a fraction below 1, or a number of rows. Seeded; the same prompt is never on both
-    sides."""
+    """Rows split off for evaluation: a fraction below 1, or a number of rows (with `streaming`, only that). Seeded; the
+    same prompt is never on both sides."""
 
     eval_on_each_dataset: bool = False
     """Report evaluation for each dataset by itself."""
