@@ -221,9 +221,6 @@ def stream(asked: Asked) -> Iterator[Finding]:
         return
     if train.max_steps in (None, -1):
         yield Finding("error", ("streaming", "max_steps"), "needs max_steps")
-
-
-def resume_from_weights_alone(asked: Asked) -> Iterator[Finding]:
     if 0 < data.val_size < 1:
         text = f"{data.val_size:g} is a share of rows whose number is not known; give a number of rows"
         yield Finding("error", ("val_size", "streaming"), text)
@@ -242,6 +239,9 @@ def resume_from_weights_alone(asked: Asked) -> Iterator[Finding]:
     """A checkpoint without optimizer and random states can't be gone on from."""
     if asked.config.train.save_only_model and asked.config.train.resume_from_checkpoint:
         text = "leaves out what resume_from_checkpoint needs; leave one out"
+
+
+def resume_from_weights_alone(asked: Asked) -> Iterator[Finding]:
         yield Finding("error", ("save_only_model", "resume_from_checkpoint"), text)
 
 
