@@ -157,7 +157,7 @@ def test_a_message_says_whether_it_is_trained(key: str, value: Any, loss: bool) 
             openai({"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "a"}),
             "a message with parts that are not text",
         ),
-        (OPENAI, openai(USER, {"role": "assistant", "content": "a", "loss": 0.5}), "a loss that is neither true nor false"),
+        (OPENAI, openai(USER, {"role": "assistant", "content": "a", "loss": -0.5}), "a loss that is neither true nor false nor a number from 0 on"),
         (TEXT, {"text": "a"}, "plain text, which only the stage pt trains on"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,9 @@ ARRAYS: dict[str, type[np.generic]] = {
     "keys": np.uint64,
     "marks": np.uint8,
 }
+
+WEIGHT = np.float32
+"""The type of weights."""
 
 
 @dataclass(slots=True)
@@ -48,10 +51,21 @@ class Rows:
     marks: np.ndarray
     """[rows]: PLAIN, GOOD or BAD"""
     files: list[str] = field(default_factory=list)
+    weights: np.ndarray | None = None
+    """float32 [tokens]: how much a trained token weighs, 1 for the others; None when all weigh 1"""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name, of the types in ARRAYS."""
-        return dict(zip(ARRAYS, astuple(self), strict=False))
+        return {
+            "ids": self.ids,
+            "trained": self.trained,
+            "lengths": self.lengths,
+            "counts": self.counts,
+            "file_of": self.file_of,
+            "numbers": self.numbers,
+            "keys": self.keys,
+            "marks": self.marks,
+        }
 
 
 class ArraySamples:
@@ -69,8 +83,13 @@ class ArraySamples:
     def __getitem__(self, index: int) -> Sample:
         row = self.order[index]
         place = slice(int(self.starts[row]), int(self.starts[row + 1]))
-        ids = np.asarray(self.rows.ids[place])
-        return Sample(ids, np.where(self.rows.trained[place], ids, np.int32(IGNORED)))
+        ids, trained = np.asarray(self.rows.ids[place]), self.rows.trained[place]
+        return Sample(ids, np.where(trained, ids, np.int32(IGNORED)), weights=self._weights(place))
+
+    def _weights(self, place: slice) -> np.ndarray | None:
+        if self.rows.weights is None or (self.rows.weights[place] == 1).all():
+            return None
+        return np.where(self.rows.trained[place], self.rows.weights[place], WEIGHT(0))
 
     def where(self, index: int) -> str:
         """File and row it came from."""
@@ -104,24 +123,30 @@ class ArraySamples:
         return int(self.rows.counts[self.order].sum(dtype=np.int64))
 
     def fingerprint(self) -> str:
-        """sha256 over all ids, labels and their order."""
-        digest = hashlib.sha256()
-        for array in (self.rows.ids, self.rows.trained, self.rows.lengths, self.rows.marks, self.order):
-            digest.update(np.ascontiguousarray(array).data)
+        """sha256 over all ids, labels, weights other than 1, and their order."""
+        digest, rows = hashlib.sha256(), self.rows
+        for array in (rows.ids, rows.trained, rows.lengths, rows.marks, self.order, rows.weights):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
 def joined(parts: Iterable[Rows]) -> Rows:
     """Rows of several parts in memory, one part after another."""
-    files: dict[str, int] = {}
+    parts, files = list(parts), dict[str, int]()
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
     for part in parts:
         numbers = renumbered(part, files)
         for name, array in part.arrays().items():
             columns[name].append(numbers if name == "file_of" else array)
     empty = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate([p.weights if p.weights is not None else np.ones(len(p.ids), WEIGHT) for p in parts])
     return Rows(
-        **{name: np.concatenate(arrays or [empty[name]]) for name, arrays in columns.items()}, files=list(files)
+        **{name: np.concatenate(arrays or [empty[name]]) for name, arrays in columns.items()},
+        files=list(files),
+        weights=weights,
     )
 
 

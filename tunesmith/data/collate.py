@@ -33,7 +33,18 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
         torch.from_numpy(positions),
         tuple(rows),
         any(sample.parts for sample in samples),
+        _weights(samples, width),
     )
+
+
+def _weights(samples: Sequence[Sample], width: int) -> torch.Tensor | None:
+    """float32 [rows, width]; None when no sample has any."""
+    if all(sample.weights is None for sample in samples):
+        return None
+    weights = np.zeros((len(samples), width), dtype=np.float32)
+    for row, sample in zip(weights, samples, strict=True):
+        row[: len(sample.labels)] = sample.labels != IGNORED if sample.weights is None else sample.weights
+    return torch.from_numpy(weights)
 
 
 def in_one_row(batch: Batch) -> Batch:
@@ -47,4 +58,5 @@ def in_one_row(batch: Batch) -> Batch:
         batch.position_ids.reshape(1, -1),
         batch.rows,
         packed=True,
+        weights=None if batch.weights is None else batch.weights.reshape(1, -1),
     )

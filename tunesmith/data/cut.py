@@ -16,7 +16,7 @@ class Exact:
     ids: np.ndarray
     """int32"""
     trained: np.ndarray
-    """bool"""
+    """bool; float32 where some weigh neither 0 nor 1"""
     answer: np.ndarray
     """bool: in an answer's span"""
     origins: np.ndarray
@@ -24,7 +24,7 @@ class Exact:
 
 
 Tokens = tuple[np.ndarray, np.ndarray]
-"""Ids of a sample, int32 [tokens], and which are trained, bool [tokens]."""
+"""Ids of a sample, int32 [tokens], and which are trained, bool [tokens], or how much each weighs, float32 [tokens]."""
 
 
 def shorten(
@@ -79,7 +79,7 @@ def _shortened(exact: Exact, limit: int, excess: int) -> Tokens | None:
     gone = _prompt_middle(exact, excess)
     gone[_answer_ends(exact, len(exact.ids) - limit - int(gone.sum()))] = True
     stays = ~gone
-    if stays.sum() > limit or not (stays & exact.answer & exact.trained & (exact.origins >= 0)).any():
+    if stays.sum() > limit or not (stays & exact.answer & (exact.trained != 0) & (exact.origins >= 0)).any():
         return None
     return exact.ids[stays], exact.trained[stays]
 

@@ -24,7 +24,8 @@ _CONTROL_LIKE = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:start|end)_of_\w+>")
 
 @dataclass(slots=True)
 class Encoded:
-    """Encoded rows one after another.  `ids`: int32 [tokens]; `trained`: bool [tokens]; `lengths`: int64 [rows]."""
+    """Encoded rows one after another.  `ids`: int32 [tokens]; `trained`: bool [tokens], or how much each token weighs as
+    float32 [tokens]; `lengths`: int64 [rows]."""
 
     ids: np.ndarray
     trained: np.ndarray
@@ -55,7 +56,7 @@ class Encoder:
         """Encode conversations within `cutoff_len` tokens.  Those of a group, such as a preference pair, are kept or
         dropped together.  Raises DataError for a long one when `overflow` is `error`."""
         assert self.chat_format is not None, "conversations need a chat format"
-        rows, learned, kept, outcome = list[list[Span]](), list[list[bool]](), list[int](), Outcome()
+        rows, learned, kept, outcome = list[list[Span]](), list[list[float]](), list[int](), Outcome()
         for index, group in enumerate(groups):
             try:
                 rendered = [self.chat_format.render(conversation) for conversation in group]
@@ -99,10 +100,10 @@ class Encoder:
         outcome.samples.append(samples)
         outcome.kept.append(index)
 
-    def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[bool]] | None = None) -> Encoded:
+    def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[float]] | None = None) -> Encoded:
         """Ids of rows of spans, all at once.  Each span is spelled by itself, so that what is trained on begins with
         exactly what is asked when generating.  `learned` replaces the spans' own word on what is trained."""
-        runs, starts, trained = list[Run](), list[bool](), list[bool]()
+        runs, starts, trained = list[Run](), list[bool](), list[float]()
         ends = []
         for number, spans in enumerate(rows):
             start = True
@@ -115,13 +116,13 @@ class Encoder:
             ends.append(len(runs))
         ids, lengths = self.vocabulary.spell_runs(runs, starts)
         total = np.concatenate([[0], np.cumsum(lengths)])
-        return Encoded(ids, np.repeat(np.array(trained, dtype=bool), lengths), np.diff(total[[0, *ends]]))
+        return Encoded(ids, np.repeat(_weights(trained), lengths), np.diff(total[[0, *ends]]))
 
     def spell_exactly(self, conversation: Conversation) -> Exact:
         """A conversation's tokens with the origin of each."""
         assert self.chat_format is not None
         spans = self.chat_format.render(conversation)
-        ids, trained, answer, origins = list[int](), list[bool](), list[bool](), list[int]()
+        ids, trained, answer, origins = list[int](), list[float](), list[bool](), list[int]()
         characters = 0
         for span, own in zip(spans, trained_spans(spans, conversation, self.cfg), strict=True):
             for run in self.vocabulary.runs(span.pieces):
@@ -131,9 +132,7 @@ class Encoder:
                 answer += [span.learned] * len(spelled.ids)
                 origins += [characters + origin if origin != FIXED else FIXED for origin in spelled.origins]
                 characters += sum(len(piece.text) for piece in run)
-        return Exact(
-            np.array(ids, np.int32), np.array(trained, bool), np.array(answer, bool), np.array(origins, np.int64)
-        )
+        return Exact(np.array(ids, np.int32), _weights(trained), np.array(answer, bool), np.array(origins, np.int64))
 
     def encode_prompt(self, spans: Sequence[Span]) -> list[int]:
         """Ids of a prompt, exactly those that training puts before the answer."""
@@ -178,9 +177,10 @@ class Outcome:
     """Place, and the samples it became."""
 
 
-def trained_spans(spans: Sequence[Span], conversation: Conversation, cfg: DataConfig) -> list[bool]:
-    """Which spans are trained: what the template says, narrowed or widened by the options and by the messages."""
-    trained = [
+def trained_spans(spans: Sequence[Span], conversation: Conversation, cfg: DataConfig) -> list[float]:
+    """How much each span is trained, from 0 on, True being 1: what the template says, narrowed or widened by the options and
+    by the messages."""
+    trained: list[float] = [
         cfg.train_on_prompt
         or (span.learned and span.role in cfg.train_roles)
         or (span.role in cfg.train_roles and span.role not in ANSWERING)
@@ -191,15 +191,22 @@ def trained_spans(spans: Sequence[Span], conversation: Conversation, cfg: DataCo
         trained = [_override(messages, span, own) for span, own in zip(spans, trained, strict=True)]
     if cfg.mask_history:
         last = max((span.message for span, own in zip(spans, trained, strict=True) if own), default=-1)
-        trained = [own and span.message == last for span, own in zip(spans, trained, strict=True)]
+        trained = [own if span.message == last else False for span, own in zip(spans, trained, strict=True)]
     return trained
 
 
-def _override(messages: Sequence[Message], span: Span, learned: bool) -> bool:
+def _override(messages: Sequence[Message], span: Span, learned: float) -> float:
     loss = messages[span.message].loss if span.message >= 0 else None
     if loss is None:
         return learned
-    return bool(loss) and (span.learned or span.role not in ANSWERING)
+    return loss if span.learned or span.role not in ANSWERING else False
+
+
+def _weights(trained: Sequence[float]) -> np.ndarray:
+    """Which are trained, bool; how much each is, float32, where some are neither wholly nor not at all."""
+    weights = np.array(trained, dtype=np.float32)
+    whole = weights != 0
+    return whole if (weights == whole).all() else weights
 
 
 def _reason(error: DataError, where: str) -> str:

@@ -15,6 +15,8 @@ from tunesmith.templates.conversation import Conversation, Message, Role
 
 _ASKING, _ANSWERING = ("user", "observation"), ("assistant", "function")
 _PLACEHOLDER = re.compile(r"\{\{(name|author)\}\}")
+_MOST_LOSS = 3.4e38
+"""What a 32-bit float can hold."""
 _Turn = tuple[Role, str, bool | float | None]
 Format = Callable[[Values, Columns, Tags], tuple[list[_Turn], str]]
 """What a data format is: a row's turns and its system prompt, from its columns."""
@@ -324,9 +326,9 @@ def _loss(message: Values) -> bool | float | None:
     loss = message.get("loss", message.get("weight"))
     if loss is None or isinstance(loss, bool):
         return loss
-    if loss in (0, 1):
-        return bool(loss)
-    raise Unusable("a loss that is neither true nor false")
+    if not isinstance(loss, int | float) or not 0 <= loss <= _MOST_LOSS:
+        raise Unusable("a loss that is neither true nor false nor a number from 0 on")
+    return bool(loss) if loss in (0, 1) else float(loss)
 
 
 def _texts(values: Values, columns: Columns, shape: Shape) -> Iterable[str]:

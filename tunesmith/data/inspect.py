@@ -46,6 +46,8 @@ class SeenSample:
     """Place -> how many tokens were cut away before the token there; the place behind the last token may be one."""
     mark: int
     """PLAIN, GOOD or BAD"""
+    weights: np.ndarray | None = None
+    """float32: how much each token's loss counts, 0 where it is not trained; None when all trained ones count 1"""
 
     @property
     def trained_tokens(self) -> int:
@@ -79,7 +81,7 @@ class Witness(Encoder):
         self._said = {words: role for group in groups for each in group for words, role in asked(each).items()}
         return super().encode(groups)
 
-    def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[bool]] | None = None) -> Encoded:
+    def encode_many(self, rows: Sequence[Sequence[Span]], learned: Sequence[Sequence[float]] | None = None) -> Encoded:
         encoded = super().encode_many(rows, learned)
         places = [
             self._noted(ids, self._speakers(spans, exactly=False))
@@ -161,12 +163,14 @@ def _samples(prepared: PreparedRows, witness: Witness) -> Iterator[SeenSample]:
         places = rows.ids[start:end].tolist()
         trained = np.array(rows.trained[start:end])
         trained[:1] = False
+        weights = None if rows.weights is None else np.where(trained, rows.weights[start:end], np.float32(0))
         yield SeenSample(
             np.array([witness.ids[place] for place in places], dtype=np.int32),
             trained,
             [witness.speakers[place] for place in places],
             _gaps(places, witness.ends),
             mark,
+            None if weights is None or (weights == trained).all() else weights,
         )
 
 

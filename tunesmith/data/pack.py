@@ -80,7 +80,7 @@ class Packed:
             starts = np.cumsum([0, *(len(part.labels) for part in parts[:-1])])
             labels[starts] = IGNORED  # nothing that a sample may see comes before its first token
         lengths = tuple(len(part.input_ids) for part in parts) if self.isolated else ()
-        return Sample(np.concatenate([part.input_ids for part in parts]), labels, lengths)
+        return Sample(np.concatenate([part.input_ids for part in parts]), labels, lengths, _weights(parts, labels))
 
     def where(self, index: int) -> str:
         """File and row of the first sample in a row, and how many more there are."""
@@ -107,6 +107,14 @@ class Packed:
         start = int(self.ends[index - 1]) if index else 0
         members: list[int] = self.members[start : int(self.ends[index])].tolist()
         return members
+
+
+def _weights(parts: Sequence[Sample], labels: np.ndarray) -> np.ndarray | None:
+    """Weights of a row of samples with these labels; None when no sample has any."""
+    if all(part.weights is None for part in parts):
+        return None
+    weights = [np.ones(len(part.labels), np.float32) if part.weights is None else part.weights for part in parts]
+    return np.where(labels != IGNORED, np.concatenate(weights), np.float32(0))
 
 
 def fill(lengths: np.ndarray, row_tokens: int, seed: int) -> list[list[int]]:

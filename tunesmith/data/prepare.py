@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tunesmith.data.arrays import BAD, GOOD, PLAIN, Rows
+from tunesmith.data.arrays import BAD, GOOD, PLAIN, WEIGHT, Rows
 from tunesmith.data.cut import Tokens
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
@@ -141,9 +141,11 @@ def _first_problem(prepared: PreparedRows) -> str:
 def flat(rows: list[EncodedRow]) -> Rows:
     """Encoded rows as flat arrays."""
     files = list(dict.fromkeys(each.row.file for each in rows))
+    trained = np.concatenate([each.tokens[1] for each in rows]) if rows else np.zeros(0, np.bool_)
+    whole = trained != 0
     return Rows(
         np.concatenate([each.tokens[0] for each in rows]) if rows else np.zeros(0, np.int32),
-        np.concatenate([each.tokens[1] for each in rows]) if rows else np.zeros(0, np.bool_),
+        whole,
         np.array([len(each.tokens[0]) for each in rows], dtype=np.int32),
         np.array([np.count_nonzero(each.tokens[1][1:]) for each in rows], dtype=np.int32),
         np.array([files.index(each.row.file) for each in rows], dtype=np.int32),
@@ -151,6 +153,7 @@ def flat(rows: list[EncodedRow]) -> Rows:
         np.array([each.key for each in rows], dtype=np.uint64),
         np.array([each.mark for each in rows], dtype=np.uint8),
         files,
+        None if (trained == whole).all() else np.where(whole, trained, WEIGHT(1)),
     )
 
 

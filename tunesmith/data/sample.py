@@ -23,6 +23,8 @@ class Sample:
     labels: np.ndarray
     parts: tuple[int, ...] = ()
     """Tokens of each of the samples that lie in this row and must not see each other; () for a single one."""
+    weights: np.ndarray | None = None
+    """float32 [tokens]: how much each token's loss counts, 0 where it is not trained; None when all trained ones count 1"""
 
 
 class Samples(Protocol):
@@ -55,6 +57,8 @@ class Batch:
     rows: Sequence[int]
     packed: bool = False
     """Rows hold several samples, told apart by where positions start again; attention must not cross."""
+    weights: Tensor | None = None
+    """float32 [rows, tokens]: how much each token's loss counts, 0 where it is not trained; None when all count 1"""
 
     @property
     def tokens(self) -> int:
@@ -65,3 +69,8 @@ class Batch:
     def loss_tokens(self) -> int:
         """Tokens that are trained: labels that some position predicts, so never a row's first."""
         return int((self.labels[:, 1:] != IGNORED).sum())
+
+    @property
+    def loss_weight(self) -> float:
+        """What the batch's trained tokens count together: `loss_tokens` unless some have another weight than 1."""
+        return self.loss_tokens if self.weights is None else float(self.weights[:, 1:].double().sum())

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tunesmith import log
-from tunesmith.data.arrays import ARRAYS, Rows, joined, renumbered
+from tunesmith.data.arrays import ARRAYS, WEIGHT, Rows, joined, renumbered
 from tunesmith.log import OptionError
 
 FORMAT = 1
@@ -24,7 +24,12 @@ FORMAT = 1
 KEPT = 4
 """Stores kept of the same datasets, prepared in different ways."""
 
+ONES = 1 << 20
+"""Weights that are written at once."""
+
 META = "meta.json"
+WEIGHTS = "weights"
+"""The array that only a store has in which some token weighs neither 0 nor 1."""
 Key = Mapping[str, Any]
 """What shapes prepared rows, part by part: an option's value, a file's hash."""
 
@@ -144,8 +149,8 @@ def _read(folder: Path) -> Stored | None:
     if meta.get("format") != FORMAT:
         return None
     arrays: dict[str, Any] = {}
-    for name, dtype in ARRAYS.items():
-        path, count = folder / f"{name}.bin", meta["tokens" if name in ("ids", "trained") else "rows"]
+    for name, dtype in (ARRAYS | {WEIGHTS: WEIGHT} if meta.get("weighted") else ARRAYS).items():
+        path, count = folder / f"{name}.bin", meta["tokens" if name in ("ids", "trained", WEIGHTS) else "rows"]
         if not path.is_file() or path.stat().st_size != count * np.dtype(dtype).itemsize:
             log.warn("prepared data", f"{path} is damaged and is written anew")
             return None
@@ -194,6 +199,12 @@ def _fill(folder: Path, key: Key, parts: Iterable[Rows | dict[str, Any]]) -> Non
             for name, array in part.arrays().items():
                 values = file_of if name == "file_of" else array
                 outputs[name].write(np.ascontiguousarray(values, ARRAYS[name]).data)
+            if part.weights is not None and WEIGHTS not in outputs:
+                outputs[WEIGHTS] = open(folder / f"{WEIGHTS}.bin", "wb")  # noqa: SIM115 - closed below
+                _write_ones(outputs[WEIGHTS], tokens)
+            if WEIGHTS in outputs:
+                weights = np.ones(len(part.ids)) if part.weights is None else part.weights
+                outputs[WEIGHTS].write(np.ascontiguousarray(weights, WEIGHT).data)
             rows, tokens = rows + len(part.lengths), tokens + len(part.ids)
         for output in outputs.values():
             output.flush()
@@ -202,11 +213,18 @@ def _fill(folder: Path, key: Key, parts: Iterable[Rows | dict[str, Any]]) -> Non
         for output in outputs.values():
             output.close()
     meta = {"format": FORMAT, "key": key, "rows": rows, "tokens": tokens, "files": list(files), "report": report}
+    meta["weighted"] = WEIGHTS in outputs
     with open(folder / META, "w", encoding="utf-8") as file:
         json.dump(meta, file, ensure_ascii=False, indent=1)
         file.flush()
         os.fsync(file.fileno())
     _sync(folder)
+
+
+def _write_ones(output: BinaryIO, tokens: int) -> None:
+    """The weights of as many tokens, all of them before the first that weighs something else."""
+    for start in range(0, tokens, ONES):
+        output.write(np.ones(min(ONES, tokens - start), WEIGHT).data)
 
 
 def _sync(folder: Path) -> None:

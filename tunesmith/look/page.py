@@ -121,7 +121,7 @@ def _tokens(segments: Iterable[Segment]) -> str:
         trained = " trained" if segment.trained else ""
         tokens = []
         for token in segment.tokens:
-            tip = f"id {token.id}, token {place}, {segment.speaker}{', trained' if trained else ''}"
+            tip = f"id {token.id}, token {place}, {segment.speaker}{trained and f', {segment.training}'}"
             tokens.append(f'<b title="{tip}">{_text(token.text)}<sub>{token.id}</sub></b>')
             place += 1
         if tokens:

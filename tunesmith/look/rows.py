@@ -51,7 +51,8 @@ class ShownRow:
             "dropped": self.seen.dropped,
             "whole_tokens": self.seen.whole_tokens,
             "samples": [
-                {
+                ({} if sample.seen.weights is None else {"weights": sample.seen.weights.tolist()})
+                | {
                     "mark": MARKS[sample.seen.mark] or None,
                     "tokens": [
                         {"id": token.id, "text": token.text, "speaker": segment.speaker, "trained": segment.trained}

@@ -51,7 +51,8 @@ def _plain_lines(segment: Segment, ids: bool, whole: bool) -> Iterable[str]:
         text = f" [... {left_out:,} more tokens ...] ".join(
             "".join(visible(token.text) + (f"[{token.id}]" if ids else "") for token in part) for part in parts
         )
-        yield f"  {'+' if segment.trained else ' '} {segment.speaker:11} {text}"
+        weight = "" if segment.weight == 1 else f"({segment.training}) "
+        yield f"  {'+' if segment.trained else ' '} {segment.speaker:11} {weight}{text}"
 
 
 def _shortened(tokens: Sequence[ShownToken], whole: bool) -> tuple[list[Sequence[ShownToken]], int]:
@@ -85,6 +86,8 @@ def _colour(line: "Text", segment: Segment, ids: bool, whole: bool) -> None:
     if segment.cut_before:
         line.append(f"[... {segment.cut_before:,} tokens are cut away here ...]", "bold red")
     style = COLOURS[segment.speaker] + (" reverse" if segment.trained else "")
+    if segment.weight != 1:
+        line.append(f"[{segment.training}]", "bold")
     parts, left_out = _shortened(segment.tokens, whole)
     for number, part in enumerate(parts):
         if number:

@@ -54,7 +54,7 @@ def _written(chat: ChatFormat, conversation: Conversation, cfg: DataConfig, word
     except DataError as reason:
         return Written(conversation, [], str(reason).removeprefix(f"{conversation.where}: "))
     trained = trained_spans(spans, conversation, cfg)
-    spans = [replace(span, learned=own) for span, own in zip(spans, trained, strict=True)]
+    spans = [replace(span, learned=own > 0) for span, own in zip(spans, trained, strict=True)]
     return Written(conversation, spans if words is None else [_spelled(span, words.tokens) for span in spans])
 
 

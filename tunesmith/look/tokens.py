@@ -1,5 +1,5 @@
-"""Tokens and spans -> segments to show: neighbours that one speaker says and that are all trained or all not.  Knows no
-screen and no page."""
+"""Tokens and spans -> segments to show: neighbours that one speaker says and that are all trained alike or all not.  Knows
+no screen and no page."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +28,15 @@ class Segment:
     trained: bool
     tokens: list[ShownToken] = field(default_factory=list)
     cut_before: int = 0
+    weight: float = 1.0
+    """How much the loss of its tokens counts, where they are trained."""
+
+    @property
+    def training(self) -> str:
+        """Whether its tokens are trained, in words: '', 'trained', 'trained with weight 0.5'."""
+        if not self.trained:
+            return ""
+        return "trained" if self.weight == 1 else f"trained with weight {self.weight:.4g}"
 
     @property
     def text(self) -> str:
@@ -41,7 +50,8 @@ def segments_of(sample: SeenSample, decode: Decode) -> list[Segment]:
     texts = _texts(sample.ids.tolist(), sample.gaps, decode)
     for place, (id, text) in enumerate(zip(sample.ids.tolist(), texts, strict=True)):
         speaker, trained, gap = sample.speakers[place], bool(sample.trained[place]), sample.gaps.get(place, 0)
-        _segment(segments, speaker, trained, gap).tokens.append(ShownToken(text, id))
+        weight = float(sample.weights[place]) if sample.weights is not None and trained else 1.0
+        _segment(segments, speaker, trained, gap, weight).tokens.append(ShownToken(text, id))
     if behind := sample.gaps.get(len(sample.ids)):
         segments.append(Segment("template", False, cut_before=behind))
     return segments
@@ -58,11 +68,11 @@ def segments_of_spans(spans: Iterable[Span], conversation: Conversation) -> list
     return segments
 
 
-def _segment(segments: list[Segment], speaker: Speaker, trained: bool, gap: int) -> Segment:
+def _segment(segments: list[Segment], speaker: Speaker, trained: bool, gap: int, weight: float = 1.0) -> Segment:
     """The segment that a token belongs to: the last one, or a new one."""
     last = segments[-1] if segments else None
-    if last is None or gap or (last.speaker, last.trained) != (speaker, trained):
-        last = Segment(speaker, trained, cut_before=gap)
+    if last is None or gap or (last.speaker, last.trained, last.weight) != (speaker, trained, weight):
+        last = Segment(speaker, trained, cut_before=gap, weight=weight)
         segments.append(last)
     return last
 

@@ -65,7 +65,7 @@ def evaluate(
     began = time.perf_counter()
     was_training = policy.training
     policy.eval()
-    cost, weight, steps = 0.0, 0, 0
+    cost, weight, steps = 0.0, 0.0, 0
     mine = range(runtime.rank, len(samples), runtime.world_size)
     for start in range(0, len(mine), batch_size):
         rows = mine[start : start + batch_size]
@@ -78,5 +78,8 @@ def evaluate(
     policy.train(was_training)
     cost, everything = runtime.sums(cost, weight)
     return Evaluation(
-        loss=cost / max(everything, 1), rows=len(samples), steps=steps, seconds=time.perf_counter() - began
+        loss=cost / everything if everything else 0.0,
+        rows=len(samples),
+        steps=steps,
+        seconds=time.perf_counter() - began,
     )

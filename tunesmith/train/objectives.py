@@ -19,18 +19,19 @@ class Cost:
 class Objective(Protocol):
     """Returns a sum, and says beforehand how much a batch weighs: that makes gradient accumulation exact."""
 
-    def weight(self, batch: Batch) -> int:
-        """Units the batch's cost will be divided by, over a whole step (loss tokens for sft)."""
+    def weight(self, batch: Batch) -> float:
+        """Units the batch's cost will be divided by, over a whole step (loss tokens for sft, by their weights)."""
         ...
 
     def __call__(self, policy: nn.Module, batch: Batch) -> Cost: ...
 
 
 class NextToken:
-    """Cross-entropy of each trained token given those before it: pre-training and supervised tuning."""
+    """Cross-entropy of each trained token given those before it: pre-training and supervised tuning.  A step's loss is the
+    mean over its trained tokens, sum(w * loss) / sum(w) where they have weights."""
 
-    def weight(self, batch: Batch) -> int:
-        return batch.loss_tokens
+    def weight(self, batch: Batch) -> float:
+        return batch.loss_weight
 
     def __call__(self, policy: nn.Module, batch: Batch) -> Cost:
         output = policy(
@@ -39,4 +40,4 @@ class NextToken:
             position_ids=batch.position_ids,
             use_cache=False,
         )
-        return Cost(total=lm.cross_entropy(output.logits, batch.labels))
+        return Cost(total=lm.cross_entropy(output.logits, batch.labels, batch.weights))

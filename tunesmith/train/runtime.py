@@ -71,6 +71,7 @@ class Runtime:
             position_ids=move(batch.position_ids),
             rows=batch.rows,
             packed=batch.packed,
+            weights=None if batch.weights is None else move(batch.weights),
         )
 
     def autocast(self) -> Any:
