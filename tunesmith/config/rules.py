@@ -239,12 +239,12 @@ def stream(asked: Asked) -> Iterator[Finding]:
 
 
 def resume_from_weights_alone(asked: Asked) -> Iterator[Finding]:
-        yield Finding("error", ("save_only_model", "resume_from_checkpoint"), text)
-
-
     """A checkpoint without optimizer and random states can't be gone on from."""
     if asked.config.train.save_only_model and asked.config.train.resume_from_checkpoint:
         text = "leaves out what resume_from_checkpoint needs; leave one out"
+        yield Finding("error", ("save_only_model", "resume_from_checkpoint"), text)
+
+
 def other_methods_options(asked: Asked) -> Iterator[Finding]:
     """An option of another tuning method is probably a leftover."""
     method = asked.config.tuning.finetuning_type
