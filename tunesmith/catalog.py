@@ -3,7 +3,7 @@
 Adding a thing is one file, one line here, one test.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -222,6 +222,14 @@ def find(kind: str, name: str) -> Any:
     import pkgutil
 
     return pkgutil.resolve_name(TABLES[kind][check(kind, name)])
+
+
+def problems_of_template(parts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a template that a user declares by its parts: a sentence for each thing."""
+    import pkgutil
+
+    problems: list[str] = pkgutil.resolve_name("tunesmith.templates.resolve:problems_of_parts")(parts)
+    return problems
 
 
 def check(kind: str, name: str) -> str:

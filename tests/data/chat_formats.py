@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -36,7 +37,13 @@ class ChatML:
         return self.render(conversation)
 
     def chat_template(self) -> str:
-        return ""
+        return (
+            "{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\\n' ~ m['content'] ~ '<|im_end|>\\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+        )
+
+    def as_messages(self, conversation: Conversation, *, prompt: bool = False) -> tuple[list[dict[str, Any]], None]:
+        return as_messages(conversation), None
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,23 @@ class Colons:
         return self.render(conversation)
 
     def chat_template(self) -> str:
-        return ""
+        return (
+            "{% for m in messages %}{% if m['role'] == 'user' %}{{ (bos_token or '') if loop.first }}"
+            "{{ 'USER: ' ~ m['content'] ~ ' ASSISTANT: ' }}{% else %}{{ m['content'] ~ eos_token }}{% endif %}{% endfor %}"
+        )
+
+    def as_messages(self, conversation: Conversation, *, prompt: bool = False) -> tuple[list[dict[str, Any]], None]:
+        return as_messages(conversation)[1 if conversation.system else 0 :], None
+
+
+def as_messages(conversation: Conversation) -> list[dict[str, Any]]:
+    """The conversation for a template that knows user and assistant."""
+    told = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    answers = ("assistant", "function")
+    return [
+        *told,
+        *({"role": "assistant" if m.role in answers else "user", "content": m.content} for m in conversation.messages),
+    ]
 
 
 def conversation(*turns: str, system: str | None = None, where: str = "rows.json row 1") -> Conversation:

@@ -22,9 +22,9 @@ class DataConfig(Section):
     media_dir: str | None = None
     """Folder of the images, audio and video that rows name. Default: `dataset_dir`."""
 
-    template: str = "auto"
+    template: str | Mapping = "auto"
     """Chat template: a name (`tunesmith explain template` lists them), `auto` (the tokenizer's own), `default`,
-    `jinja:PATH`, or `custom` with `template_args`."""
+    `jinja:PATH`, `custom` with `template_args`, or a mapping (JSON on the command line) of its parts."""
 
     template_args: Mapping = {}
     """Changes to the chat template, as a mapping or JSON: user, assistant, system, observation, function, stop_words,

@@ -145,9 +145,12 @@ def names_of_the_catalog(asked: Asked) -> Iterator[Finding]:
 
 
 def template_name(asked: Asked) -> Iterator[Finding]:
-    """`auto`, `jinja:PATH`, `custom` with its parts, or a name of the catalog."""
+    """`auto`, `jinja:PATH`, `custom` with its parts, the parts themselves, or a name of the catalog."""
     name, args = asked.config.data.template, asked.config.data.template_args
-    if name.startswith("jinja:"):
+    if not isinstance(name, str):
+        for problem in catalog.problems_of_template({**name, **args}):
+            yield Finding("error", ("template",), problem)
+    elif name.startswith("jinja:"):
         if not os.path.isfile(os.path.expanduser(name.removeprefix("jinja:"))):
             yield Finding("error", ("template",), f"there is no file '{name.removeprefix('jinja:')}'")
     elif name == "custom":

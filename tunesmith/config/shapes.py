@@ -132,7 +132,7 @@ def read(text: str, shape: Shape, *, names_only: bool = False) -> Any:
     if shape.item:
         kind = (int, float) if float in shape.item.scalars else (str,)
         return [_scalar(part, shape.item) for part in _parts(text, names_only, kind)]
-    if shape.mapping:
+    if shape.mapping and (str not in shape.scalars or text.lstrip().startswith("{")):
         return _mapping(text)
     return _scalar(text, shape)
 

@@ -37,7 +37,7 @@ def compare_with_own(cfg: DataConfig, chat: ChatFormat, tokenizer: "PreTrainedTo
         if found:
             log.warn(
                 "template",
-                f"{cfg.template} differs from the tokenizer's own in {conversation.where}: it writes {found[0]!r}, the "
+                f"{chat.name} differs from the tokenizer's own in {conversation.where}: it writes {found[0]!r}, the "
                 f"tokenizer's own {found[1]!r}",
             )
             return

@@ -2,16 +2,15 @@
 knows no store and no split."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from tunesmith.config.data import DataConfig
 from tunesmith.data import mix
 from tunesmith.data.arrays import Rows
 from tunesmith.data.encode import Encoder
-from tunesmith.data.formats import Reader, Unusable
+from tunesmith.data.formats import Reader
 from tunesmith.data.outlook import Outlook
-from tunesmith.data.prepare import CONVERSATIONS, Kind, Workers
+from tunesmith.data.prepare import Kind, Workers
 from tunesmith.data.report import Tallies
 from tunesmith.data.sources import Dataset
 from tunesmith.log import DataError, OptionError
@@ -35,15 +34,13 @@ class Gatherer:
         self.encoder, self.workers, self.outlook = encoder, workers, outlook
 
     def check(self, datasets: Sequence[Dataset]) -> None:
-        """Raise OptionError for datasets the stage cannot use and for a template that does not fit the vocabulary."""
+        """Raise OptionError for datasets the stage cannot use."""
         for dataset in datasets:
             holds: Kind = _holds(dataset)
             if self.kind not in ("text", holds):
                 raise OptionError(
                     f"dataset: {dataset.name} holds {_CALLED[holds]}, and this stage needs {_CALLED[self.kind]}"
                 )
-        if self.kind != "text":
-            next((dataset for dataset in datasets if self._check_format(dataset)), None)
 
     def prepare(self, datasets: Sequence[Dataset]) -> Iterator[Rows | dict[str, Any]]:
         """Prepared rows of the datasets, one after another, and at last the tallies as a dict, with the number of
@@ -71,17 +68,6 @@ class Gatherer:
         if not kept:
             why = "; ".join(f"{reason}: {tally}" for reason, tally in own.dropped.items())
             raise DataError(f"{dataset.name}: none of its {sum(own.read.values())} rows can be used ({why or 'empty'})")
-
-    def _check_format(self, dataset: Dataset) -> bool:
-        """Check the chat format against the vocabulary on the first usable row; False when there is none."""
-        reader, read = Reader(dataset.shape, self.cfg.placeholders), CONVERSATIONS[self.kind]
-        for row in islice(dataset.source.read(), 100):
-            try:
-                self.encoder.check_format(read(reader, row)[0][0])
-            except (Unusable, DataError):
-                continue
-            return True
-        return False
 
 
 def _holds(dataset: Dataset) -> Kind:

@@ -23,6 +23,7 @@ from tunesmith.data.key import key
 from tunesmith.data.outlook import OnProgress, Outlook
 from tunesmith.data.pack import Filled, Packed, filled
 from tunesmith.data.prepare import Kind, Workers
+from tunesmith.data.proof import prove
 from tunesmith.data.raw_rows import RawRows
 from tunesmith.data.report import Report, Tallies
 from tunesmith.data.sample import Samples
@@ -84,6 +85,7 @@ def prepare(
         raise OptionError(f"eval_dataset: {weighted[0]}: evaluation reads every row once, so a weight says nothing")
     shares = probabilities(cfg, trained)
     encoder = Encoder(tokenizer, chat_format, cfg)
+    prove(tokenizer, encoder, [*trained, *evaluated], kind)
     beforehand = [] if cfg.streaming else trained
     outlook = Outlook([*beforehand, *evaluated], cfg.max_samples, on_progress)
     tallies, sizes, processes = Tallies(), dict[str, list[int]](), _workers(cfg)

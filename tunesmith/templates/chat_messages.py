@@ -90,7 +90,7 @@ def as_chat(conversation: Conversation, style: Style, words: Words = AS_THEY_ARE
             messages.append({"role": "assistant", "content": words.answer(turn, message.content)})
         else:
             messages.append({"role": message.role, "content": words.say(turn, message.content)})
-    if system is not None and style.fold_system:
+    if system and style.fold_system:
         _fold(messages, words.say(SYSTEM, system))
     tools = [_tool(tool, words) for tool in read_tools(conversation.tools, conversation.where)]
     return Chat(messages, before, tools or None)

@@ -8,7 +8,13 @@ from tunesmith.log import DataError
 from tunesmith.templates.conversation import ChatFormat, Conversation, Message, Span
 
 _BEFORE, _AFTER = 30, 60
-_EMPTY_THOUGHT = re.compile(r"\s*(?:<think>\s*)?</think>\s*")
+EMPTY_THOUGHT = re.compile(r"\s*(?:<think>\s*)?</think>\s*")
+"""What training may put, unlearned, behind a prompt, for an answer without a thought."""
+
+_WEATHER = (
+    '[{"name": "get_weather", "description": "Weather of a city", "parameters": {"type": "object", '
+    '"properties": {"city": {"type": "string", "description": "City name"}}, "required": ["city"]}}]'
+)
 
 PROBES = (
     Conversation([Message("user", "Hi"), Message("assistant", "Hello.")], where="a plain conversation"),
@@ -28,9 +34,24 @@ PROBES = (
             Message("observation", '{"temp_c": -3}'),
             Message("assistant", "Cold."),
         ],
-        tools='[{"name": "get_weather", "description": "Weather of a city", "parameters": {"type": "object", '
-        '"properties": {"city": {"type": "string", "description": "City name"}}, "required": ["city"]}}]',
+        tools=_WEATHER,
         where="a conversation with a tool",
+    ),
+    Conversation(
+        [
+            Message("user", "Weather in Oslo and Rome?"),
+            Message(
+                "function",
+                '[{"name": "get_weather", "arguments": {"city": "Oslo"}}, '
+                '{"name": "get_weather", "arguments": {"city": "Rome"}}]',
+            ),
+            Message("observation", '{"temp_c": -3}'),
+            Message("observation", '{"temp_c": 20}'),
+            Message("assistant", "Cold; warm."),
+        ],
+        system="Be brief.",
+        tools=_WEATHER,
+        where="a conversation with parallel calls",
     ),
 )
 """Conversations to try a format on before a run, whatever its data is like."""
@@ -50,6 +71,11 @@ def first_difference(
     one, other = (_text(form, conversation, tokens) for form in (named, own))
     if one == other:
         return None
+    return parted(one, other)
+
+
+def parted(one: str, other: str) -> tuple[str, str]:
+    """Two texts from a little before the place where they part."""
     place = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     start, end = max(0, place - _BEFORE), place + _AFTER
     return one[start:end], other[start:end]
@@ -76,7 +102,7 @@ def asks_otherwise(
             asked = replace(conversation, messages=conversation.messages[: span.message])
             prompt = "".join(part.text for part in form.prompt(asked))
             added = before.removeprefix(prompt) if before.startswith(prompt) else None
-            if added != "" and not (allow_empty_thought and added and _EMPTY_THOUGHT.fullmatch(added)):
+            if added != "" and not (allow_empty_thought and added and EMPTY_THOUGHT.fullmatch(added)):
                 return before, prompt
         before += span.text
     return None

@@ -78,17 +78,22 @@ class JinjaFormat:
         )
 
     def chat_template(self) -> str:
-        """The template itself, behind what the options and a fixed date say."""
+        """The template itself, behind what the options and a fixed date say and what it does not take by itself."""
         told = {name: value for name, value in self.variables.items() if name in variables(self.source)}
-        system = self.default_system or None
-        return with_preface(self.source, system, told, fold_system=system is not None and self.style.fold_system)
+        return with_preface(
+            self.source,
+            self.default_system,
+            told,
+            fold_system=self.style.fold_system,
+            none_said=self.style.no_words is None,
+        )
 
     def as_messages(
         self, conversation: Conversation, *, prompt: bool = False
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
         """Messages and tools with which `chat_template` gives the text of render(), or with `prompt` that of prompt()."""
         row = _Row(self, conversation, only_special=False, prompt=prompt)
-        chat = as_chat(replace(row.plain, system=row.own_system), self.style)
+        chat = as_chat(replace(row.plain, system=row.own_system), replace(self.style, fold_system=False))
         return chat.messages, chat.tools
 
     @cached_property
@@ -240,7 +245,8 @@ class _Row:
         self.style = style or form.style
         answering = replace(self.plain, messages=self.turns)
         follow = self.origins.follow
-        words = Words(follow, self._whole, self.origins.follow_value, follow, self.origins.name)
+        self.names: list[tuple[int, str]] = []
+        words = Words(follow, self._whole, self.origins.follow_value, follow, self._name)
         self.chat = as_chat(answering, self.style, words)
         self.unfollowed = as_chat(answering, self.style, replace(AS_THEY_ARE, answer=lambda turn, _: self.wholes[turn]))
 
@@ -249,6 +255,12 @@ class _Row:
         self.words[turn] = text
         self.wholes[turn] = self.origins.whole(turn)
         return self.wholes[turn]
+
+    def _name(self, turn: int, text: str) -> str:
+        """A stand-in for the name of a tool that a turn calls."""
+        made = self.origins.name(turn, text)
+        self.names.append((turn, made))
+        return made
 
     def text(self, turns: int | None = None, *, prompt: bool = False) -> str:
         """The template's text of the first turns, or of all, in stand-ins."""
@@ -323,6 +335,8 @@ class _Row:
             else:
                 role = "system" if turn == SYSTEM else self.turns[turn].role
                 raise DataError(f"the chat template leaves out the {role} turn{_number(turn)}")
+        if lost := next((turn for turn, name in self.names if name not in full), None):
+            raise DataError(f"the chat template leaves out a call{_number(lost)}")
 
     def _place(self, full: str, turn: int) -> tuple[int, int]:
         place = self.origins.span(full, turn)
@@ -382,6 +396,8 @@ class _Row:
             return (head, "", answer) if "</think>" in written and not thought else (asked, written, answer)
         if self._is_asked_for(turn) or ("</think>" in opened and not thought and not written):
             return asked, "", answer
+        if _EMPTY_THOUGHT.fullmatch(opened) and not thought and self.turns[turn].role == "function":
+            return asked, written, answer
         if opened.strip() == "<think>" and written.strip() in ("", "</think>"):
             if thought:
                 exact = answer.startswith(opened)

@@ -11,14 +11,21 @@ from tunesmith.templates.sandbox import FIXED_DATE
 _DATES = re.compile(r"strftime_now\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
 
 
-def with_preface(source: str, system: str | None, variables: Mapping[str, Any], *, fold_system: bool = False) -> str:
+def with_preface(
+    source: str, system: str | None, variables: Mapping[str, Any], *, fold_system: bool = False, none_said: bool = False
+) -> str:
     """The template with a system prompt for conversations without one, values for variables that nobody gives, and the
     date of training instead of a clock; the template itself when there is nothing to say.
 
-    `fold_system`: the template has no system role, so the prompt goes before the first user's words."""
+    `fold_system`: the template has no system role, so what the system says goes before the first user's words;
+    `none_said`: it wants null for the words of an answer that only calls, which transformers leaves out."""
     lines = [_variable(name, value) for name, value in variables.items()]
-    if system is not None:
-        lines.append(_folded(system) if fold_system else _first(system))
+    if fold_system:
+        lines.append(_folded(system))
+    elif system is not None:
+        lines.append(_first(system))
+    if none_said:
+        lines.append(_each_message("{%- set message = dict(message, content=message['content'] or none) -%}"))
     if "strftime_now" in source:
         lines.append(_date(source))
     return "".join(lines) + "{{- '' }}" + source if lines else source
@@ -35,11 +42,24 @@ def _first(system: str) -> str:
     )
 
 
-def _folded(system: str) -> str:
+def _folded(system: str | None) -> str:
     return (
-        "{%- if messages and messages[0]['role'] == 'user' and messages[0]['content'] is string -%}"
-        f"{{%- set messages = [{{'role': 'user', 'content': {quoted(system + chr(10) * 2)} ~ messages[0]['content']}}] "
-        "+ messages[1:] -%}{%- endif -%}\n"
+        f"{{%- set preface = namespace(system={quoted(system or '')}) -%}}"
+        "{%- if messages and messages[0]['role'] in ('system', 'developer') -%}"
+        "{%- set preface.system = messages[0]['content'] -%}{%- set messages = messages[1:] -%}{%- endif -%}\n"
+    ) + _each_message(
+        "{%- if preface.system and message['role'] == 'user' and message['content'] is string -%}"
+        "{%- set message = dict(message, content=preface.system ~ '\\n\\n' ~ message['content']) -%}"
+        "{%- set preface.system = '' -%}{%- endif -%}"
+    )
+
+
+def _each_message(change: str) -> str:
+    """`change` applied to every `message`."""
+    return (
+        "{%- set changed = namespace(messages=[]) -%}{%- for message in messages -%}"
+        f"{change}{{%- set changed.messages = changed.messages + [message] -%}}{{%- endfor -%}}"
+        "{%- set messages = changed.messages -%}\n"
     )
 
 

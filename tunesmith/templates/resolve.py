@@ -2,6 +2,7 @@
 Takes plain values; knows no config and no tokenizer class."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any, get_args
 
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import ChatFormat, Thinking
+from tunesmith.templates.dialects import DIALECTS
 from tunesmith.templates.jinja import JinjaFormat
 from tunesmith.templates.render import TemplateFormat
 from tunesmith.templates.sandbox import compiled, variables
 from tunesmith.templates.several import DEFAULT, WITH_TOOLS, SeveralFormats
-from tunesmith.templates.template import Template
+from tunesmith.templates.template import Template, parse_slot
 
 _JINJA = "jinja:"
 
@@ -55,8 +57,10 @@ def resolve(
     with `template_args`, or a mapping that declares a template.  OptionError: unknown names, keys and values, a missing
     file, `auto` for a tokenizer without a chat template."""
     if isinstance(template, Mapping):
-        changes = dataclasses.replace(changes, template_args={**template, **changes.template_args})
-        template = "custom"
+        parts = {**template, **changes.template_args}
+        if problems := problems_of_parts(parts):
+            raise OptionError(*(f"template: {problem}" for problem in problems))
+        changes, template = dataclasses.replace(changes, template_args=parts), "custom"
     if template == "auto":
         return _own_format(changes, tokenizer)
     if template.startswith(_JINJA):
@@ -78,25 +82,58 @@ def changed(template: Template, changes: Changes) -> Template:
 
 
 def _custom(changes: Changes) -> Template:
-    if missing := [key for key in ("user", "assistant") if key not in changes.template_args]:
-        raise OptionError(f"template_args: template custom needs {' and '.join(missing)}")
+    if missing := _missing(changes.template_args):
+        raise OptionError(f"template_args: template custom {missing}")
     return Template(name="custom", user="", assistant="")
 
 
+def problems_of_parts(parts: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a template that is declared by its parts, a sentence for each; [] when nothing is."""
+    missing = _missing(parts)
+    problems = [missing] if missing else []
+    for key, value in parts.items():
+        if problem := _wrong(key, value):
+            problems.append(problem)
+        elif isinstance(value, str) and key in ("user", "assistant", "system", "observation", "function", "prefix"):
+            try:
+                parse_slot(value, key)
+            except OptionError as reason:
+                problems.append(str(reason))
+    dialect = parts.get("tool_format", "default")
+    if isinstance(dialect, str) and dialect not in DIALECTS:
+        problems.append(f"tool_format: unknown dialect '{dialect}'; allowed: {', '.join(DIALECTS)}")
+    return problems
+
+
+def _missing(parts: Mapping[str, Any]) -> str:
+    missing = [key for key in ("user", "assistant") if key not in parts]
+    return f"needs {' and '.join(missing)}" if missing else ""
+
+
+_FIELDS = {each.name: each for each in dataclasses.fields(Template)}
+
+
+def _wrong(key: str, value: Any) -> str:
+    """What is wrong with a part of a template, or ''."""
+    if key not in _FIELDS:
+        return f"unknown key '{key}'{_nearest(key)} allowed: {', '.join(_FIELDS)}"
+    wanted = _FIELDS[key].type
+    return "" if _fits(_as_tuple(value), wanted) else f"{key} must be {_KINDS[wanted]}, got {value!r}"
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, list(_FIELDS), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ";"
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _checked(args: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {each.name: each for each in dataclasses.fields(Template)}
-    problems, values = [], {}
-    for key, value in args.items():
-        if key not in fields:
-            problems.append(f"template_args: unknown key '{key}'; allowed: {', '.join(fields)}")
-            continue
-        wanted = fields[key].type
-        values[key] = tuple(value) if isinstance(value, list) else value
-        if not _fits(values[key], wanted):
-            problems.append(f"template_args: {key} must be {_KINDS[wanted]}, got {value!r}")
-    if problems:
-        raise OptionError(*problems)
-    return values
+    if problems := [problem for key, value in args.items() if (problem := _wrong(key, value))]:
+        raise OptionError(*(f"template_args: {problem}" for problem in problems))
+    return {key: _as_tuple(value) for key, value in args.items()}
 
 
 _KINDS: dict[Any, str] = {
@@ -172,6 +209,6 @@ def _own_format(changes: Changes, tokenizer: TokenizerWords) -> ChatFormat:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"template: cannot read {path}: {error}") from None
