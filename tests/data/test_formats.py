@@ -111,10 +111,19 @@ def test_openai_thoughts_and_words_stand_before_the_call() -> None:
     assert turns(read(OPENAI, openai(USER, answer)))[1] == ("assistant", "<think>\nHm.\n</think>\n\nCold.")
 
 
-@pytest.mark.parametrize(("key", "value", "loss"), [("loss", False, False), ("loss", 1, True), ("weight", 0, False)])
-def test_a_message_says_whether_it_is_trained(key: str, value: Any, loss: bool) -> None:
+@pytest.mark.parametrize(("key", "value", "loss"), [("loss", False, False), ("loss", 1, True), ("weight", 0.0, False),
+     ("loss", 0.5, 0.5), ("weight", 2, 2.0)],
+)  # fmt: skip
+def test_a_message_says_how_much_it_is_trained(key: str, value: Any, loss: float) -> None:
     conversation = read(OPENAI, openai(USER, {"role": "assistant", "content": "a", key: value}))
     assert [message.loss for message in conversation.messages] == [None, loss]
+    assert type(conversation.messages[1].loss) is type(loss)
+
+
+@pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf"), 1e39, "0.5", [1]])
+def test_a_loss_that_weighs_nothing_known_is_said(value: Any) -> None:
+    with pytest.raises(Unusable, match="a loss that is neither true nor false nor a number from 0 on"):
+        read(OPENAI, openai(USER, {"role": "assistant", "content": "a", "loss": value}))
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def loss_and_gradients(
         logits = model(
             input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False
         ).logits
-        loss = lm.cross_entropy(logits, batch.labels)
+        said = logits.flatten(0, 1)[batch.places]
+        loss = lm.cross_entropy(said, batch.targets, batch.target_weights)
         loss.backward()
         total += loss.item()
     return total, torch.cat(
@@ -112,9 +113,13 @@ def loss_and_gradients(
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("pad_to", [1, 16])
-def test_packing_changes_neither_loss_nor_gradient(tiny_model: Path, attention: str, pad_to: int) -> None:
+@pytest.mark.parametrize(("pad_to", "weighted"), [(1, False), (16, False), (1, True)])
+def test_packing_changes_neither_loss_nor_gradient(
+    tiny_model: Path, attention: str, pad_to: int, weighted: bool
+) -> None:
     samples = array_samples([9, 17, 4, 30, 12, 1, 6, 2, 25, 11], seed=3)
+    if weighted:
+        samples.rows.weights = np.repeat([1, 0.5, 1, 2, 1, 1, 0.25, 1, 1, 0.75], samples.lengths).astype(np.float32)
     packed = Packed(samples, 40, seed=0)
     assert len(packed) < len(samples) and max(len(packed[row].parts) for row in range(len(packed))) > 2
     loss, gradients = loss_and_gradients(tiny_model, samples, attention, pad_to)

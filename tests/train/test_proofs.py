@@ -65,6 +65,31 @@ def test_accumulation_is_one_large_batch_however_rows_are_chosen(train: Train, b
     assert_float_precision(whole, parts)
 
 
+def test_accumulation_is_one_large_batch_of_weighted_and_other_rows(train: Train, tmp_path: Path) -> None:
+    """1 x 4 = 2 x 2, evaluation too; and the weights count."""
+    rows = [
+        {"conversations": [{"from": "human", "value": f"{n} birds"}, {"from": "gpt", "value": f"{n} cats sat"} | said]}
+        for n, said in enumerate([{}, {"loss": 0.5}, {"weight": 0.125}, {}, {"loss": 3}, {"loss": 1.0}] * 2)
+    ]
+    shared = {"dataset": "mine", "dataset_dir": tmp_path, "eval_dataset": "mine", "per_device_eval_batch_size": 5,
+              "finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5}  # fmt: skip
+    entry = {"file_name": "mine.json", "formatting": "sharegpt"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": entry}))
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    whole = train("2x2", per_device_train_batch_size=2, gradient_accumulation_steps=2, **shared)
+    parts = train("1x4", per_device_train_batch_size=1, gradient_accumulation_steps=4, **shared)
+    assert_float_precision(whole, parts)
+    losses = [[row["loss"] for row in log_rows(run) if "loss" in row] for run in (whole, parts)]
+    evaluated = [json.loads((run / "eval_results.json").read_text())["eval_loss"] for run in (whole, parts)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and evaluated[0] == pytest.approx(evaluated[1], rel=1e-6)
+    for row in rows:
+        row["conversations"][1] = {"from": "gpt", "value": row["conversations"][1]["value"]}
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    unweighted = train("unweighted", per_device_train_batch_size=2, gradient_accumulation_steps=2, **shared)
+    first, second = weights(whole), weights(unweighted)
+    assert any((tensor - second[name]).abs().max() > 1e-4 for name, tensor in first.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rows_in_step", [8, 5])
 def test_two_processes_are_one(train: Train, run_cli: Callable[..., Any], tmp_path: Path, rows_in_step: int) -> None:
@@ -145,6 +170,32 @@ def test_resuming_at_every_checkpoint_is_never_having_stopped(
         runs.add_facts(copy, status="running")
         train(copy.name, save_steps=1, **MODES[mode])
         assert_same_bits(straight, copy)
+
+
+@pytest.mark.parametrize("mode", ["full", "packed, lora", "so many tokens at once"])
+def test_streamed_rows_make_the_steps_of_prepared_ones(train: Train, mode: str) -> None:
+    """In the order of the data, up to where an epoch's end gives prepared rows a short step."""
+    shared = MODES[mode] | {"disable_shuffling": True, "max_steps": 2}
+    before, streamed = train("before", **shared), train("streamed", streaming=True, **shared)
+    first, second = weights(before), weights(streamed)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert [row["loss"] for row in log_rows(before)] == [row["loss"] for row in log_rows(streamed)]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_stream(train: Train, rows: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    """Each reads it and takes its part of every step; stopped and gone on with, they make the same steps still."""
+    shared = {"finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5, "streaming": True, "max_steps": 6}
+    alone = train("alone", per_device_train_batch_size=4, gradient_accumulation_steps=2, **shared)
+    options = json.loads((alone / runs.FACTS).read_text())["options"] | {
+        "per_device_train_batch_size": 2, "dataset_dir": str(rows), "output_dir": str(tmp_path / "together"),
+        "nproc_per_node": 2, "max_steps": 3, "save_steps": 3.0, "logging_steps": 1.0,
+    }  # fmt: skip
+    for steps in (3, 6):
+        (tmp_path / "together.json").write_text(json.dumps(options | {"max_steps": steps}))
+        done = run_cli("train", "together.json")
+        assert done.returncode == 0, done.stderr
+    assert_float_precision(alone, tmp_path / "together")
 
 
 def test_the_same_command_twice_gives_the_same_bits(train: Train) -> None:
