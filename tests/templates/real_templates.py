@@ -127,6 +127,17 @@ TWO_ENDS = (
 )
 """A last answer ends with another token than one before."""
 
+NEXT_TURN_ENDS = (
+    "[gMASK]<sop>{% for message in messages %}"
+    "{% if message['role'] == 'tool' %}{{ '<|observation|>\\n' + message['content'] }}"
+    "{% elif message['tool_calls'] %}{% for call in message['tool_calls'] %}"
+    "{{ '<|assistant|>' + call['function']['name'] + '\\n' + call['function']['arguments'] | tojson }}{% endfor %}"
+    "{% elif message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] }}"
+    "{% else %}{{ '<|' + message['role'] + '|>\\n' + message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""The token with which the next turn begins ends an answer."""
+
 SHOUTS = (
     "{% for message in messages %}{{ '[' + message['role'] | upper + '] ' + (message['content'] | upper "
     "if message['role'] == 'user' else message['content']) + '\\n' }}{% endfor %}"

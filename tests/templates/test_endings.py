@@ -4,27 +4,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import real_templates
 from conversations import CALLS, SINGLE, TURNS
 
 from tunesmith.templates.compare import asks_otherwise
 from tunesmith.templates.conversation import Conversation
 from tunesmith.templates.jinja import JinjaFormat
 
-NEXT_TURN_ENDS = (
-    "[gMASK]<sop>{% for message in messages %}"
-    "{% if message['role'] == 'tool' %}{{ '<|observation|>\\n' + message['content'] }}"
-    "{% elif message['tool_calls'] %}{% for call in message['tool_calls'] %}"
-    "{{ '<|assistant|>' + call['function']['name'] + '\\n' + call['function']['arguments'] | tojson }}{% endfor %}"
-    "{% elif message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] }}"
-    "{% else %}{{ '<|' + message['role'] + '|>\\n' + message['content'] }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 SPECIAL = ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|observation|>", "<|endoftext|>")
 STOPS = ("<|endoftext|>", "<|user|>", "<|observation|>")
 
 
 def form(**changes: Any) -> JinjaFormat:
-    return JinjaFormat("auto", NEXT_TURN_ENDS, {"eos_token": "<|endoftext|>"}, SPECIAL, **changes)
+    return JinjaFormat("auto", real_templates.NEXT_TURN_ENDS, {"eos_token": "<|endoftext|>"}, SPECIAL, **changes)
 
 
 def learned(made: JinjaFormat, conversation: Conversation) -> list[str]:

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from tunesmith import catalog
 from tunesmith.data.files import Row, Values
 from tunesmith.data.sources import OPENAI_TAGS, Columns, Shape, Tags
-from tunesmith.templates.conversation import Conversation, Message, Role
+from tunesmith.templates.conversation import Conversation, Message, Role, Thinking
 
 _ASKING, _ANSWERING = ("user", "observation"), ("assistant", "function")
 _PLACEHOLDER = re.compile(r"\{\{(name|author)\}\}")
@@ -64,7 +64,8 @@ class Reader:
         told = system or _text_or_none(values, columns.system)
         messages = tuple(Message(role, self.fill(content), loss) for role, content, loss in turns)
         _check_order(messages)
-        return Conversation(messages, self.fill(told) if told else None, _tools(values, columns), row.where)
+        thinking = _thinking(values, columns) or self.shape.thinking
+        return Conversation(messages, self.fill(told) if told else None, _tools(values, columns), row.where, thinking)
 
     def text(self, row: Row) -> str:
         """All that the row says, as one text to train on.  Raises Unusable."""
@@ -310,6 +311,17 @@ def _tools(values: Values, columns: Columns) -> str:
     text = tools or "" if tools is None or isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
     _check_whole(text)
     return text
+
+
+def _thinking(values: Values, columns: Columns) -> Thinking | None:
+    """What happens to the row's thoughts: what the column for it says, or a key `thinking` that holds one of the words.
+    Elsewhere a key of that name holds a thought."""
+    word = values.get(columns.thinking or "thinking")
+    if word in get_args(Thinking):
+        return word
+    if columns.thinking and word is not None:
+        raise Unusable(f"'{columns.thinking}' is none of {', '.join(get_args(Thinking))}")
+    return None
 
 
 def _check_whole(text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 from tunesmith import log
 from tunesmith.data.files import Meter, Row, is_data_file, is_remote, read_rows
 from tunesmith.log import DataError, MissingExtra, OptionError
+from tunesmith.templates.conversation import Thinking
 
 Formatting = Literal["alpaca", "sharegpt", "openai", "text"]
 
@@ -36,6 +37,8 @@ class Columns:
     chosen: str | None = None
     rejected: str | None = None
     kto_tag: str | None = None
+    thinking: str | None = None
+    """What happens to the row's thoughts, in the words of the option `thinking`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Shape:
     columns: Columns = field(default_factory=Columns)
     tags: Tags = field(default_factory=Tags)
     ranking: bool = False
+    thinking: Thinking | None = None
+    """What happens to the thoughts of its rows; None leaves it to the option."""
 
 
 class Source(Protocol):
@@ -114,6 +119,7 @@ class Entry:
     ranking: bool = False
     columns: dict[str, str | None] | None = None
     tags: dict[str, str] | None = None
+    thinking: Thinking | None = None
 
 
 _NOT_BUILT = {
@@ -227,6 +233,8 @@ def _checked_entry(raw: Any, subject: str) -> Entry:
             problems += _problems(raw[part], kind, f"{subject}: {part}")
     if raw.get("formatting") not in (None, *get_args(Formatting)):
         problems.append(f"{subject}: formatting must be {', '.join(get_args(Formatting))}, got {raw['formatting']!r}")
+    if raw.get("thinking") not in (None, *get_args(Thinking)):
+        problems.append(f"{subject}: thinking must be {', '.join(get_args(Thinking))}, got {raw['thinking']!r}")
     columns = raw.get("columns") or {}
     if raw.get("ranking") is True and isinstance(columns, dict) and not {"chosen", "rejected"} <= set(columns):
         problems.append(f"{subject}: ranking needs columns chosen and rejected")
@@ -275,7 +283,7 @@ def _from_entry(name: str, entry: Entry, folder: Path, subject: str, streaming: 
         raise OptionError(f"{subject}: needs one of file_name, hf_hub_url, ms_hub_url, cloud_file_name")
     formatting: Any = entry.formatting or "alpaca"
     tags = replace(OPENAI_TAGS if formatting == "openai" else Tags(), **(entry.tags or {}))
-    shape = Shape(formatting, _columns(entry.columns, formatting), tags, entry.ranking)
+    shape = Shape(formatting, _columns(entry.columns, formatting), tags, entry.ranking, entry.thinking)
     return Dataset(name, source, shape, entry.num_samples)
 
 

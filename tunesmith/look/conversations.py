@@ -9,9 +9,9 @@ from typing import Any, get_args
 from tunesmith.data.formats import Unusable, openai, sharegpt
 from tunesmith.data.sources import OPENAI_TAGS, Columns, Tags
 from tunesmith.log import DataError, OptionError
-from tunesmith.templates.conversation import Conversation, Message, Role
+from tunesmith.templates.conversation import Conversation, Message, Role, Thinking
 
-KEYS = ("messages", "conversations", "system", "tools")
+KEYS = ("messages", "conversations", "system", "tools", "thinking")
 SHAPE = '{"messages": [{"role": ..., "content": ...}], "system": ..., "tools": ...}'
 ROLES = (*get_args(Role), "developer", "tool")
 _AS_OPENAI = {"function": OPENAI_TAGS.function_tag, "observation": OPENAI_TAGS.observation_tag}
@@ -67,12 +67,14 @@ def _conversation(value: Any, where: str) -> Conversation:
     system = value.get("system")
     if system is not None and not isinstance(system, str):
         raise DataError(f"{where}: system must be a text, got {json.dumps(system)[:40]}")
-    tools = value.get("tools") or ""
+    tools, thinking = value.get("tools") or "", value.get("thinking")
+    if thinking not in (None, *get_args(Thinking)):
+        raise DataError(f"{where}: thinking must be one of {', '.join(get_args(Thinking))}, got {thinking!r}")
     turns = tuple(_message(each, f"{where}: message {number}") for number, each in enumerate(messages, start=1))
     if not turns:
         raise DataError(f"{where}: has no messages")
     return Conversation(
-        turns, system, tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False), where
+        turns, system, tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False), where, thinking
     )
 
 
