@@ -1,14 +1,15 @@
 """The proof: quiet where asking is as training, one line where it is not, an error where an answer would be another."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import real_templates
 import tiny
+from conversations import TOOLS
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
@@ -20,10 +21,6 @@ from tunesmith.log import DataError
 from tunesmith.templates.conversation import Conversation, Span
 from tunesmith.templates.jinja import JinjaFormat
 from tunesmith.templates.template import data
-
-sys.path.append(str(Path(__file__).parent.parent / "templates"))
-import real_templates
-from conversations import TOOLS
 
 Write = Callable[[str, Any], Path]
 Prove = Callable[..., str]

@@ -44,3 +44,12 @@ def test_without_a_token_at_which_the_model_stops_nothing_is_added_and_that_is_t
     assert "writes no end token behind an answer, and the next turn begins with none at which the model stops" in said
     made.render(TURNS)
     assert capsys.readouterr().err == ""
+
+
+def test_blocks_without_an_end_are_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    source = real_templates.CHATML_WITH_BLOCKS.replace(
+        "+ '<|im_end|>' }}{% endgeneration %}", "}}{% endgeneration %}{{ '<|im_end|>' }}"
+    )
+    made = JinjaFormat("auto", source, {"eos_token": "<|im_end|>"}, ("<|im_end|>",))
+    assert learned(made, SINGLE) == ["Hello."]
+    assert "leaves what ends an answer outside its generation blocks" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_template_args_set_the_variables_that_a_jinja_template_reads() -> None:
 @pytest.mark.parametrize(
     ("template", "changes", "says"),
     [
-        ("qwen", {"template_args": {"uesr": "x"}}, r"unknown key 'uesr'; allowed: .*user"),
+        ("qwen", {"template_args": {"uesr": "x"}}, r"unknown key 'uesr'; did you mean 'user'\? allowed: .*user"),
         ("qwen", {"template_args": {"stop_words": "x"}}, "stop_words must be a list of texts"),
         ("qwen", {"template_args": {"thought_words": ["x"]}}, "thought_words must be a list of two texts"),
         ("qwen", {"template_args": {"system_in_user": "yes"}}, "system_in_user must be true or false"),

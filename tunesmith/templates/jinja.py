@@ -31,6 +31,7 @@ _NO_END = (
     "writes no end token behind {}, and the next turn begins with none at which the model stops, so stopping there is not "
     "learned; write one in a copy of it (template: jinja:PATH)"
 )
+_NO_END_IN_BLOCK = "leaves what ends {} outside its generation blocks, so stopping there is not learned"
 _PROBE = Conversation([Message("user", "u"), Message("assistant", "\x0ba\x0b"), Message("user", "v")])
 _CALL_PROBE = Conversation(
     [
@@ -370,7 +371,8 @@ class _Row:
             return done + rest.index(closer) + len(closer), []
         if closer and turn + 1 == len(self.turns):
             return done, [control(closer)]
-        self.form.warn_once(_NO_END.format("a tool call" if self.turns[turn].role == "function" else "an answer"))
+        reason = _NO_END_IN_BLOCK if _BLOCK.search(self.form.source) else _NO_END
+        self.form.warn_once(reason.format("a tool call" if self.turns[turn].role == "function" else "an answer"))
         return done, []
 
     def _asked(
