@@ -1,5 +1,6 @@
 """Rows of every format become the same conversations, and a row that cannot says why."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -269,3 +270,15 @@ def test_judged_rows_train_their_last_answer_and_carry_the_label() -> None:
     assert [message.loss for message in conversation.messages] == [False, False, False, None] and desirable is False
     with pytest.raises(Unusable, match="'label' is neither true nor false"):
         Reader(shape).judged(Row({**row, "label": "yes"}, "rows.json", 1))
+
+
+def test_what_happens_to_thoughts_is_the_row_s_word_then_the_dataset_s() -> None:
+    row = openai({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    shape = Shape("openai", Columns(messages="messages"), OPENAI_TAGS, thinking="strip")
+    assert read(shape, row).thinking == "strip"
+    assert read(shape, row | {"thinking": "as_data"}).thinking == "as_data"
+    assert read(shape, row | {"thinking": "Let me see: strip it?"}).thinking == "strip"
+    named = replace(shape, columns=replace(shape.columns, thinking="policy"))
+    assert read(named, row | {"policy": "empty_masked", "thinking": "as_data"}).thinking == "empty_masked"
+    with pytest.raises(Unusable, match="'policy' is none of as_data, strip_history, empty_masked, strip"):
+        read(named, row | {"policy": "stripp"})

@@ -182,6 +182,10 @@ def test_a_guess_that_cannot_be_made_names_the_columns(write: Write, tmp_path: P
         ({"file_name": "rows.json", "ranking": 1}, "ranking must be true or false"),
         ({"file_name": "rows.json", "columns": {"prompt": 3}}, "prompt must be a text, got 3"),
         ({"file_name": "rows.json", "ranking": True}, "ranking needs columns chosen and rejected"),
+        (
+            {"file_name": "rows.json", "thinking": "stripp"},
+            "thinking must be as_data, strip_history, empty_masked, strip",
+        ),
         ({"script_url": "x"}, "script_url: dataset scripts run foreign code"),
         ({"om_hub_url": "x"}, "om_hub_url: datasets of the Openmind hub are not built yet"),
         ({"file_name": "none.json"}, "there is no file"),
