@@ -243,3 +243,21 @@ def test_data_to_evaluate_on_alone(
     assert inspect_command([str(alone), "--do_eval", "--batching", batching]) == 0
     out = capsys.readouterr().out
     assert "rows kept     0 to train on, 32 to evaluate" in out and "steps         0 an epoch" in out
+
+
+def test_a_stream_is_told_by_its_first_rows(
+    yaml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tunesmith.data.stream.GROUP_ROWS", 12)
+    words = [str(yaml), "--streaming", "--max_steps", "7", "--buffer_size", "5"]
+    assert inspect_command([*words, "--dump", str(tmp_path / "rows.jsonl")]) == 0
+    out, err = capsys.readouterr()
+    assert "rows read     the first 12 (talk 12)" in out and "\nsteps         7 of " in out
+    assert "all but the steps is of the first 12 rows; the others are streamed" in out
+    kept = len((tmp_path / "rows.jsonl").read_text().splitlines())
+    assert f"rows kept     {kept} to train on" in out and f"the first {kept} rows to train on are in " in err
+    assert inspect_command([*words, "--json"]) == 0
+    totals = json.loads(capsys.readouterr().out)["totals"]
+    assert (totals["rows_read"], totals["steps_per_epoch"], totals["streamed"]) == (12, None, True)
+    assert inspect_command([*words, "--fail-if", "steps_per_epoch<2"]) == 3
+    assert "there is no steps_per_epoch with streaming" in capsys.readouterr().err

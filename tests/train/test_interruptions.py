@@ -170,6 +170,21 @@ def test_going_on_with_other_options_or_data_is_refused_by_name(train: Train, ro
     train("run", save_steps=2, dataset_dir=other, resume_anyway=True, num_train_epochs=3)
 
 
+def test_going_on_with_another_stream_is_refused(train: Train, rows: Path, tmp_path: Path) -> None:
+    shared = {"save_steps": 2, "streaming": True, "max_steps": 4}
+    folder = train("run", **shared)
+    runs.add_facts(folder, status="running")
+    with pytest.raises(OptionError, match="buffer_size was 16384, is 5"):
+        train("run", **shared, buffer_size=5)
+    other = tmp_path / "other_rows"
+    shutil.copytree(rows, other)
+    talk = json.loads((other / "talk.json").read_text())
+    (other / "talk.json").write_text(json.dumps([*talk, talk[0]]))
+    with pytest.raises(OptionError, match="the data is not what the run began with"):
+        train("run", **shared, dataset_dir=other)
+    train("run", **shared | {"max_steps": 6}, dataset_dir=other, resume_anyway=True)
+
+
 def test_going_on_with_other_rows_in_a_step_is_refused(train: Train) -> None:
     folder = train("run", save_steps=2)
     position = json.loads((folder / "checkpoint-6" / "resume.json").read_text())
@@ -202,6 +217,13 @@ def test_a_learning_rate_beyond_reason_stops_the_run_and_no_non_finite_weight_is
     assert runs.read_facts(tmp_path / "run")["status"] == "failed"
     for path in (tmp_path / "run").rglob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(path).values() if tensor.is_floating_point())
+
+
+def test_rows_of_a_stream_are_named_when_a_number_is_not_finite(train: Train) -> None:
+    with pytest.raises(RunError, match=r"Rows of this step: talk.json row \d+, talk.json row \d+"):
+        train(
+            "run", finetuning_type="full", learning_rate=1e8, max_grad_norm=0, optim="sgd", streaming=True, max_steps=20
+        )
 
 
 def test_a_non_finite_base_weight_is_named_before_training(train: Train, tiny_model: Path, tmp_path: Path) -> None:
