@@ -12,21 +12,17 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import processes
+from processes import Cost, flags
 from reference import CACHE, REPOSITORY, install_reference
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 WORKERS = 2
-LOOK_SECONDS = 0.2
-"""Time between two looks at the memory."""
-
 OPTIONS = {
     "stage": "sft",
     "do_train": True,
@@ -42,14 +38,6 @@ OPTIONS = {
     "report_to": "none",
 }
 """What both are told, under names that both know."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One whole process and its children: seconds from start to exit, and the most memory they held together."""
-
-    seconds: float
-    mebibytes: float
 
 
 def main() -> int:
@@ -111,48 +99,16 @@ def write_model(folder: Path, tokenizer: Path) -> None:
             shutil.copy(file, folder)
 
 
-def run(command: list[str], options: dict[str, object], work: Path, name: str) -> Outcome:
+def run(command: list[str], options: dict[str, object], work: Path, name: str) -> Cost:
     """Run one side with caches of its own, so that everything is prepared."""
-    flags = [f for key, value in (options | {"output_dir": work / name}).items() for f in (f"--{key}", str(value))]
-    environment = os.environ | {
+    environment = {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(REPOSITORY),
         "TUNESMITH_CACHE": str(work / "cache"),
         "HF_DATASETS_CACHE": str(work / "cache"),
     }
-    peak = 0.0
-    with open(work / f"{name}.log", "wb") as log:
-        began = time.perf_counter()
-        process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT, env=environment)
-        while process.poll() is None:
-            peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
-            time.sleep(LOOK_SECONDS)
-        seconds = time.perf_counter() - began
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}; see {log.name}")
-    return Outcome(seconds, peak)
-
-
-def _family(pid: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # it has ended meanwhile
-            continue
-        for child in children:
-            yield from _family(int(child))
-
-
-def _own_mebibytes(pid: int) -> float:
-    """Memory of a process, its part of what it shares with others (PSS)."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended meanwhile
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    return processes.run([*command, *flags(options | {"output_dir": work / name})], work / f"{name}.log", environment)
 
 
 def _arguments() -> argparse.Namespace:

@@ -126,11 +126,10 @@ def write_rows(data: Path, work: Path) -> None:
     (work / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}), encoding="utf-8")
 
 
-def write_model(folder: Path, rows: Path) -> None:
-    """A random Qwen2-shaped model of about 2 million parameters, with a byte-level BPE tokenizer made from the rows."""
-    import torch
+def write_tokenizer(folder: Path, rows: Path, words: int) -> None:
+    """A byte-level BPE tokenizer of so many words, made from the rows."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     texts = [str(value) for row in json.loads(rows.read_text(encoding="utf-8")) for value in row.values()]
     rules = Qwen2Tokenizer().backend_tokenizer  # what some versions of transformers read in place of any others
@@ -140,12 +139,20 @@ def write_model(folder: Path, rows: Path) -> None:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=4096, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=words, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(texts, trainer)
     PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=["<|im_start|>"]
     ).save_pretrained(folder)
+
+
+def write_model(folder: Path, rows: Path) -> None:
+    """A random Qwen2-shaped model of about 2 million parameters, with a tokenizer made from the rows."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    write_tokenizer(folder, rows, 4096)
     torch.manual_seed(0)
     Qwen2ForCausalLM(
         Qwen2Config(

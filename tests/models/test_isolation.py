@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
 
 from tunesmith.log import ModelError
-from tunesmith.models.isolation import require_isolation, wants_one_row
+from tunesmith.models.isolation import require_isolation
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -25,5 +25,3 @@ def test_a_model_whose_state_runs_on_is_refused() -> None:
         require_isolation(MambaForCausalLM(config))
 
 
-def test_only_flash_attention_needs_one_row() -> None:
-    assert [wants_one_row(name) for name in ("eager", "sdpa", "flash_attention_2")] == [False, False, True]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tunesmith.data.collate import in_one_row, pad
+from tunesmith.data.collate import join, pad
 from tunesmith.data.division import FILLER, Division
 from tunesmith.data.sample import IGNORED, Batch, Sample, Samples
 
@@ -92,7 +92,7 @@ def windows(
     """One rank's windows from number `start_window` on, counted over all epochs; without end unless `epochs` is given.
 
     All ranks get equally many micro-batches; where rows run out, a rank gets one filler row without anything to train.
-    `one_row`: rows of packed samples lie behind one another in a single row."""
+    `one_row`: rows lie behind one another in a single one, without padding."""
     assert len(samples), "no rows, no windows"
     lengths = samples.lengths
     epoch, number = divmod(start_window, division.per_epoch(lengths))
@@ -106,8 +106,7 @@ def windows(
 def batch_of(samples: Samples, rows: Sequence[int], pad_id: int, multiple_of: int = 1, one_row: bool = False) -> Batch:
     """One micro-batch of `rows`, which may be FILLER; see `windows`."""
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
-    batch = pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
-    return in_one_row(batch) if one_row and batch.packed else batch
+    return join(found, rows) if one_row else pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
 
 
 def _filler(samples: Samples) -> Sample:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORED = -100
-"""The label of a token that is not trained; the losses' own, which cannot be imported here without torch."""
+"""The label of a token that is not trained, as everywhere in this field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Samples(Protocol):
 
 @dataclass(slots=True)
 class Batch:
-    """One micro-batch.  `rows`: the samples' numbers, for messages; a row added only to fill up a rank is -1."""
+    """One micro-batch: rows of samples padded to one length, or behind one another in a single row."""
 
     input_ids: Tensor
     """int64 [rows, tokens]"""
@@ -54,11 +54,18 @@ class Batch:
     """int64 [rows, tokens]; 0 on padding"""
     position_ids: Tensor
     """int64 [rows, tokens]; counted from each sample's start"""
+    places: Tensor
+    """int64 [places]: where a trained token is predicted, the one before it, counted over all rows' tokens"""
     rows: Sequence[int]
+    """The samples' numbers, for messages; one added only to fill up a rank is -1."""
     packed: bool = False
     """Rows hold several samples, told apart by where positions start again; attention must not cross."""
     weights: Tensor | None = None
     """float32 [rows, tokens]: how much each token's loss counts, 0 where it is not trained; None when all count 1"""
+    bounds: Tensor | None = None
+    """int32 [samples + 1]: where samples behind one another in a single row begin, and the end; None for padded rows"""
+    longest: int | None = None
+    """Tokens of the longest sample between bounds."""
 
     @property
     def tokens(self) -> int:
@@ -67,10 +74,21 @@ class Batch:
 
     @property
     def loss_tokens(self) -> int:
-        """Tokens that are trained: labels that some position predicts, so never a row's first."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
+        """Tokens that are trained: labels that some position predicts, so never a sample's first."""
+        return len(self.places)
 
     @property
     def loss_weight(self) -> float:
         """What the batch's trained tokens count together: `loss_tokens` unless some have another weight than 1."""
-        return self.loss_tokens if self.weights is None else float(self.weights[:, 1:].double().sum())
+        weights = self.target_weights
+        return self.loss_tokens if weights is None else float(weights.double().sum())
+
+    @property
+    def targets(self) -> Tensor:
+        """The tokens predicted at `places`, int64 [places]."""
+        return self.labels.reshape(-1)[self.places + 1]
+
+    @property
+    def target_weights(self) -> Tensor | None:
+        """How much each of them counts, float32 [places]; None when all count 1."""
+        return None if self.weights is None else self.weights.reshape(-1)[self.places + 1]

@@ -13,12 +13,6 @@ LEAK = 1e-2
 """Share of a change in one sample that may show in another one: rounding, in kernels that choose their path by content."""
 
 
-def wants_one_row(attention: str) -> bool:
-    """Whether this attention (Transformers' name) tells packed samples apart only when all rows of a batch lie behind one
-    another in a single row, as FlashAttention's function for sequences of different lengths does."""
-    return attention.startswith("flash_attention")
-
-
 @torch.no_grad()
 def require_isolation(model: PreTrainedModel) -> None:
     """Raise ModelError unless two samples in one row, told apart by positions that start again, cannot see each other.

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from tunesmith.config.train import TrainConfig
-from tunesmith.data.collate import pad
+from tunesmith.data.collate import join, pad
 from tunesmith.data.sample import Samples
+from tunesmith.models.predict import Predictor
 from tunesmith.train.events import speed
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.objectives import Objective
@@ -37,7 +37,7 @@ class Evaluation:
         return {f"{prefix}_loss": self.loss, f"{prefix}_perplexity": self.perplexity} | timing
 
 
-def evaluate_all(policy: nn.Module, inputs: Inputs, runtime: Runtime, cfg: TrainConfig) -> dict[str, float]:
+def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: TrainConfig) -> dict[str, float]:
     """The results of each evaluation set: `eval_loss`, or `eval_NAME_loss` when there are several."""
     results: dict[str, float] = {}
     objective, evals = inputs.stage.objective(), inputs.prepared.evals
@@ -53,7 +53,7 @@ def evaluate_all(policy: nn.Module, inputs: Inputs, runtime: Runtime, cfg: Train
 
 @torch.no_grad()
 def evaluate(
-    policy: nn.Module,
+    policy: Predictor,
     objective: Objective,
     samples: Samples,
     runtime: Runtime,
@@ -69,7 +69,8 @@ def evaluate(
     mine = range(runtime.rank, len(samples), runtime.world_size)
     for start in range(0, len(mine), batch_size):
         rows = mine[start : start + batch_size]
-        batch = pad([samples[row] for row in rows], rows, pad_id=pad_id)
+        chosen = [samples[row] for row in rows]
+        batch = join(chosen, rows) if policy.ragged else pad(chosen, rows, pad_id=pad_id)
         with runtime.autocast():
             cost += float(objective(policy, runtime.to_device(batch)).total)
         weight += objective.weight(batch)

@@ -1,4 +1,4 @@
-"""What a batch costs.  Knows batches, losses and that a policy is called with tokens; knows no optimizer and no step."""
+"""What a batch costs.  Knows batches, and that a policy says something at places; knows no optimizer and no step."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,6 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from tunesmith.data.sample import Batch
-from tunesmith.losses import lm
 
 
 @dataclass(slots=True)
@@ -34,10 +33,12 @@ class NextToken:
         return batch.loss_weight
 
     def __call__(self, policy: nn.Module, batch: Batch) -> Cost:
-        output = policy(
+        said = policy(
             input_ids=batch.input_ids,
-            attention_mask=None if batch.packed else batch.attention_mask,  # packed: positions tell rows apart
             position_ids=batch.position_ids,
-            use_cache=False,
+            attention_mask=None if batch.packed else batch.attention_mask,  # packed: positions tell samples apart
+            places=batch.places,
+            bounds=batch.bounds,
+            longest=batch.longest,
         )
-        return Cost(total=lm.cross_entropy(output.logits, batch.labels, batch.weights))
+        return Cost(total=said.cross_entropy(batch.targets, batch.target_weights))

@@ -1,5 +1,6 @@
 """The model of a run, from its folder to the weights that are trained.  Knows the order; the models room knows how."""
 
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -8,7 +9,9 @@ from tunesmith.config.schema import Config
 from tunesmith.log import note
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
+from tunesmith.models.predict import Predictor, predictor
 from tunesmith.models.tuning.adapters import merge
+from tunesmith.models.tuning.fused import fuse
 from tunesmith.models.where import Source, find_adapters
 from tunesmith.train.runtime import Runtime
 
@@ -42,7 +45,24 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
             require_isolation(model)
     runtime.seed("weights", cfg.train.seed, every_rank_its_own=False)
     apply = catalog.find("tuning", cfg.tuning.finetuning_type)
-    return apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))
+    tuned: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))
+    if isinstance(tuned, PeftModel) and "fused_adapters" not in cfg.model.disable_speedups:
+        fuse(tuned)
+    return tuned
+
+
+def asked(cfg: Config, model: PreTrainedModel | PeftModel) -> Predictor:
+    """The model as the loop asks it: in the fastest of the ways that it passes a trial of."""
+    chosen = predictor(
+        model,
+        no_padding=cfg.model.flash_attn in ("auto", "fa2") and "no_padding" not in cfg.model.disable_speedups,
+        fused_loss="fused_loss" not in cfg.model.disable_speedups,
+    )
+    if cfg.model.flash_attn == "auto" and not chosen.ragged and "no_padding" not in cfg.model.disable_speedups:
+        note(
+            "flash_attn", "this model's attention does not do without padding; rows of a batch are padded to one length"
+        )
+    return chosen
 
 
 def untuned_model(cfg: Config, source: Source, runtime: Runtime) -> nn.Module:

@@ -15,7 +15,7 @@ from tunesmith.train.events import Record
 from tunesmith.train.inputs import Inputs, Place, read_inputs
 from tunesmith.train.loop import NonFinite
 from tunesmith.train.plot import plot_loss
-from tunesmith.train.policy import untuned_model
+from tunesmith.train.policy import asked, untuned_model
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.session import Session
 from tunesmith.train.stop import Stopped, Stops
@@ -129,7 +129,7 @@ def evaluate(loaded: Loaded, inputs: Inputs) -> int:
         raise OptionError("do_eval: there is nothing to evaluate on; give eval_dataset or val_size")
     runtime = Runtime(cfg.train, cfg.model)
     model = untuned_model(cfg, inputs.source, runtime)
-    results = evaluate_all(model, inputs, runtime, cfg.train)
+    results = evaluate_all(asked(cfg, model), inputs, runtime, cfg.train)
     for name, value in results.items():
         say(f"{name}: {value:.6g}")
     if cfg.train.output_dir and runtime.is_main:

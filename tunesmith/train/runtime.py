@@ -1,11 +1,12 @@
 """Devices, processes, arithmetic and randomness of a run.  The only file that imports accelerate."""
 
+import dataclasses
 import datetime
 import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -63,15 +64,19 @@ class Runtime:
         """The batch with its tensors on this process's device."""
         if self.device.type == "cpu":
             return batch
-        move: Callable[[Tensor], Tensor] = lambda tensor: tensor.to(self.device, non_blocking=True)
-        return Batch(
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
+        return dataclasses.replace(
+            batch,
             input_ids=move(batch.input_ids),
             labels=move(batch.labels),
             attention_mask=move(batch.attention_mask),
             position_ids=move(batch.position_ids),
-            rows=batch.rows,
-            packed=batch.packed,
+            places=move(batch.places),
             weights=None if batch.weights is None else move(batch.weights),
+            bounds=None if batch.bounds is None else move(batch.bounds),
         )
 
     def autocast(self) -> Any:

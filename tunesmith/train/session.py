@@ -20,7 +20,6 @@ from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError
 from tunesmith.models import save
-from tunesmith.models.isolation import wants_one_row
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, loop, trackers
 from tunesmith.train.card import Card, write_card
@@ -30,7 +29,7 @@ from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
 from tunesmith.train.loop import Step
-from tunesmith.train.policy import attention, tuned_model
+from tunesmith.train.policy import asked, tuned_model
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Stops
@@ -48,7 +47,8 @@ class Session:
         rows = inputs.prepared.train
         isolated = isinstance(rows, Packed) and rows.isolated
         self.model = tuned_model(cfg, inputs.source, runtime, isolated=isolated)
-        self.policy = runtime.prepare(self.model)
+        self.asked = asked(cfg, self.model)
+        self.policy = runtime.prepare(self.asked)
         self.objective = inputs.stage.objective()
         self.division = division(cfg, runtime.world_size)
         self.feed = inputs.prepared.feed(self.division)
@@ -95,9 +95,8 @@ class Session:
 
     def _windows(self) -> Iterator[Window]:
         """This process's windows from the run's place on."""
-        one_row = wants_one_row(attention(self.cfg, self.inputs.source, self.runtime))
         step, place, pad_id = self.position.step, self.position.place, self.inputs.tokenizer.pad_token_id
-        for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, one_row=one_row):
+        for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, one_row=self.asked.ragged):
             self._place_behind = list(window.place)
             yield window
 
@@ -131,7 +130,7 @@ class Session:
 
     def evaluate(self) -> dict[str, float]:
         """Loss on each evaluation set, written to the log; returns what `eval_results.json` holds."""
-        results = evaluate_all(self.model, self.inputs, self.runtime, self.cfg.train)
+        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg.train)
         here = self.position
         losses = {name: value for name, value in results.items() if name.endswith(("_loss", "_perplexity"))}
         self.record.log(here.step, losses | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)

@@ -1,0 +1,64 @@
+"""Whole processes and their children: wall time and memory.  Knows Linux's /proc; knows not what runs."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOK_SECONDS = 0.1
+"""Time between two looks at the memory."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds from start to exit, and the most memory a process and all below it held together."""
+
+    seconds: float
+    mebibytes: float
+
+
+def run(
+    command: list[str], log: Path, environment: Mapping[str, str], look: Callable[[float], None] = lambda seconds: None
+) -> Cost:
+    """Run a command to its end, its words going to `log`; `look` is called all the while with the seconds since the start.
+    Exits when the command fails."""
+    peak = 0.0
+    with open(log, "wb") as words:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        while process.poll() is None:
+            peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
+            look(time.perf_counter() - began)
+            time.sleep(LOOK_SECONDS)
+        seconds = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}; see {log}")
+    return Cost(seconds, peak)
+
+
+def flags(options: Mapping[str, object]) -> list[str]:
+    """`--key value` for each option."""
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # it has ended meanwhile
+            continue
+        for child in children:
+            yield from _family(int(child))
+
+
+def _own_mebibytes(pid: int) -> float:
+    """Memory of a process, its part of what it shares with others (PSS)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended meanwhile
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)

@@ -1,0 +1,104 @@
+"""A model asked without padding and without whole logits costs what it costs asked plainly: loss and gradients."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import zoo
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tunesmith.data.collate import join, pad
+from tunesmith.data.sample import IGNORED, Sample
+from tunesmith.models import ragged
+from tunesmith.models.predict import Predictor, predictor
+
+MORE = {
+    "gemma3": (transformers.Gemma3TextConfig, {**zoo.GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8}),
+    "granite": (transformers.GraniteConfig, {**zoo.GROUPED, "logits_scaling": 4.0}),
+    "cohere2": (transformers.Cohere2Config, {**zoo.GROUPED, "sliding_window": 6}),
+    "mistral_window": (transformers.MistralConfig, {**zoo.GROUPED, "sliding_window": 6}),
+    "bloom": (transformers.BloomConfig, {"vocab_size": 600, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "gpt_oss": (
+        transformers.GptOssConfig,
+        {**zoo.GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
+    ),
+}
+PADDED = ("bloom", "gpt_oss")
+
+
+def built(name: str) -> PreTrainedModel:
+    kind, shape = {**zoo.ARCHITECTURES, **MORE}[name]
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(kind(**shape))
+    zoo.shake(model)  # so that soft limits and windows tell
+    return model.eval()  # without dropout
+
+
+def samples() -> list[Sample]:
+    random = np.random.default_rng(0)
+    found = []
+    for tokens in (9, 17, 4, 12):
+        ids = random.integers(3, 600, tokens).astype(np.int32)
+        found.append(Sample(ids, np.where(random.random(tokens) < 0.6, ids, np.int32(IGNORED))))
+    return found
+
+
+def cost(asked: Predictor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    batch = join(samples(), range(4)) if asked.ragged else pad(samples(), range(4), pad_id=0)
+    asked.zero_grad()
+    said = asked(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=None if batch.packed else batch.attention_mask,
+        places=batch.places,
+        bounds=batch.bounds,
+        longest=batch.longest,
+    )
+    loss = said.cross_entropy(batch.targets)
+    loss.backward()
+    gradients = {name: weight.grad.clone() for name, weight in asked.named_parameters() if weight.grad is not None}
+    return loss.detach(), gradients
+
+
+@pytest.mark.parametrize("name", [*zoo.ARCHITECTURES, *MORE])
+def test_the_fast_way_is_the_plain_way(name: str) -> None:
+    plain, gradients = cost(predictor(built(name), no_padding=False, fused_loss=False))
+    asked = predictor(built(name))
+    assert asked.ragged == (name not in PADDED)
+    loss, fast_gradients = cost(asked)
+    torch.testing.assert_close(loss, plain, rtol=1e-5, atol=0)
+    assert fast_gradients.keys() == gradients.keys()
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+    for weight, gradient in gradients.items():
+        torch.testing.assert_close(fast_gradients[weight], gradient, rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_a_model_whose_rows_would_see_each_other_stays_padded() -> None:
+    model = built("bloom")
+    before = model.config._attn_implementation
+    assert not predictor(model).ragged
+    assert model.config._attn_implementation == before
+
+
+def test_a_trial_leaves_mode_and_random_states_alone() -> None:
+    model = built("qwen2").train()
+    state = torch.get_rng_state()
+    predictor(model)
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+    assert model.config._attn_implementation == ragged.NAME
+
+
+def test_a_tuned_head_is_the_one_that_is_asked(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    found = []
+    for fused in (False, True):
+        model = get_peft_model(built("qwen2"), config)
+        zoo.shake(model)
+        found.append(cost(predictor(model, fused_loss=fused)))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=0)
+    assert any("lm_head" in name for name in found[1][1])
+    assert found[0][1].keys() == found[1][1].keys()

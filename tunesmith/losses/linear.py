@@ -1,0 +1,112 @@
+"""Cross-entropy straight from hidden states, without ever holding the logits of all tokens.  Knows tensors; knows no model.
+
+The logits of some tokens at a time are made, turned into their gradient in place, and multiplied back; so the gradient is
+ready when the loss is, and the backward pass only scales it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
+"""Logits held at once, by device."""
+
+BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
+"""Logits turned into probabilities at once: what fits into a CPU's cache; all, where each call costs more than its work."""
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    weights: Tensor | None = None,
+    scale: float = 1.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """Sum over tokens of -log p(target), shape [], in float32.
+
+    `hidden` [tokens, width]; `weight` [vocabulary, width] and `bias` [vocabulary]: the output head; `targets` int64
+    [tokens]; `weights` float32 [tokens]: what each token counts, 1 by default.  Logits are `scale` times the head's
+    output, then, where `softcap` is given, softcap * tanh(logits / softcap).  Computed in the format of `hidden`, or
+    autocast's; the probabilities in float32.
+    """
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    return _LinearCrossEntropy.apply(hidden.to(dtype), weight, bias, targets, weights, scale, softcap)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor | None,
+        scale: float,
+        softcap: float | None,
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad
+        head, kind = weight.to(hidden.dtype), hidden.device.type
+        chunk = max(1, CHUNK[kind] // len(weight))
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        by_hidden = torch.empty_like(hidden) if wanted[0] else None
+        by_weight = torch.zeros_like(weight) if wanted[1] else None
+        by_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, len(hidden), chunk):
+                part = slice(start, start + chunk)
+                counts = None if weights is None else weights[part, None]
+                logits = hidden[part] @ head.t()
+                if bias is not None:
+                    logits += bias
+                losses[part] = _to_gradients(logits, targets[part, None], counts, scale, softcap, any(wanted[:3]))
+                if by_hidden is not None:
+                    by_hidden[part] = logits @ head
+                if by_weight is not None:
+                    by_weight += logits.t() @ hidden[part]
+                if by_bias is not None:
+                    by_bias += logits.sum(0)
+        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        return losses.sum() if weights is None else (losses * weights).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [None if each is None else each * grad.to(each.dtype) for each in ctx.saved_tensors]
+        return (*scaled, None, None, None, None)
+
+
+def _to_gradients(
+    logits: Tensor, targets: Tensor, counts: Tensor | None, scale: float, softcap: float | None, wanted: bool
+) -> Tensor:
+    """The loss of each token, [tokens]; `logits` [tokens, vocabulary] become the gradient of the sum by the head's
+    output, if `wanted`."""
+    losses = []
+    block = max(1, BLOCK[logits.device.type] // logits.shape[1])
+    for rows, target, count in zip(
+        logits.split(block),
+        targets.split(block),
+        counts.split(block) if counts is not None else [None] * len(targets),
+        strict=False,
+    ):
+        shaped = rows if scale == 1.0 else rows * scale
+        if softcap is not None:
+            shaped = softcap * torch.tanh(shaped / softcap)
+        highest, place = shaped.max(dim=1, keepdim=True)
+        shares = torch.softmax(shaped, dim=1, dtype=torch.float32)
+        total = highest.float() - shares.gather(1, place).log()  # the log of the sum of exponentials, from its largest
+        losses.append((total - shaped.gather(1, target).float()).squeeze(1))
+        if wanted:
+            shares.scatter_add_(1, target, torch.full_like(total, -1.0))
+            if count is not None:
+                shares *= count
+            if softcap is not None:
+                shares *= 1 - (shaped.float() / softcap) ** 2
+            rows.copy_(shares if scale == 1.0 else shares.mul_(scale))
+    return torch.cat(losses)

@@ -1,0 +1,178 @@
+"""A causal language model that is asked only for what is trained: hidden states where a token is predicted, not logits
+everywhere; rows behind one another, not padded.  A trial decides whether a model can be asked so.  Knows models and the
+loss from hidden states; knows no stage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tunesmith.losses.linear import linear_cross_entropy
+from tunesmith.losses.lm import cross_entropy
+from tunesmith.models import ragged
+
+TRIED = (5, 7)
+"""Tokens of the two rows that a trial is made with."""
+
+ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
+"""How far two ways to compute the same logits may part, as a share of the logits' spread.  What a missing part of an
+architecture or a leak between rows changes is of the order of the spread itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How hidden states become logits: a linear map, a factor, and a soft limit."""
+
+    linear: nn.Linear
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., vocabulary] of `hidden` [..., width]."""
+        logits: Tensor = self.linear(hidden) * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+@dataclass(slots=True)
+class Predictions:
+    """What a model says at the places it was asked about."""
+
+    at: Tensor
+    """With a head: hidden states [places, width]; without: logits [places, vocabulary]."""
+    head: Head | None
+
+    def cross_entropy(self, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Sum of -log p(target) over the places, each times its weight; shape [].  `targets` int64 [places], `weights`
+        float32 [places]."""
+        if self.head is None:
+            return cross_entropy(self.at, targets, weights)
+        linear = self.head.linear
+        return linear_cross_entropy(
+            self.at,
+            linear.weight,
+            targets,
+            bias=linear.bias,
+            weights=weights,
+            scale=self.head.scale,
+            softcap=self.head.softcap,
+        )
+
+
+class Predictor(nn.Module):
+    """Asks a model.  `ragged`: its rows come behind one another, with their bounds."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel, head: Head | None, *, ragged: bool):
+        super().__init__()
+        self.model, self.ragged = model, ragged
+        causal = _causal(model)
+        # In a tuple, since weights must not count twice.
+        self._asked = (causal if head is None else causal.get_decoder(), head)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        places: Tensor,
+        bounds: Tensor | None = None,
+        longest: int | None = None,
+    ) -> Predictions:
+        """What the model says at `places`, int64 [places], counted over all tokens of `input_ids` [rows, tokens].
+
+        `bounds` int32 [rows + 1]: where the rows begin that lie behind one another in one, and the end; `longest`: tokens
+        of the longest of them.
+        """
+        asked, head = self._asked
+        said = _said(asked, input_ids, attention_mask, position_ids, bounds, longest)
+        return Predictions(said.reshape(-1, said.shape[-1])[places], head)
+
+
+def predictor(model: PreTrainedModel | PeftModel, *, no_padding: bool = True, fused_loss: bool = True) -> Predictor:
+    """A model asked in the fastest of the ways that it passes a trial of: rows without padding, hidden states instead of
+    logits.  Runs the model on a dozen tokens; leaves its mode and random states alone, and its attention set to what
+    the way needs."""
+    causal, was_training = _causal(model), model.training
+    model.eval()
+    with torch.no_grad():
+        rows = [torch.arange(2, 2 + tokens, device=causal.device)[None] for tokens in TRIED]
+        truth = torch.cat([causal(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
+        head = next((head for head in _heads(causal) if _agrees(causal, head, rows, truth)), None)
+        fits = no_padding and _passes_without_padding(causal, rows, truth)
+    model.train(was_training)
+    return Predictor(model, head if fused_loss else None, ragged=fits)
+
+
+def _heads(causal: PreTrainedModel) -> Iterator[Head]:
+    """What the model's way from hidden states to logits may be, by its own module and the names in its config."""
+    linear = causal.get_output_embeddings()
+    if isinstance(linear, ModulesToSaveWrapper):
+        linear = linear.modules_to_save[linear.active_adapters[0]]
+    if type(linear) is not nn.Linear:
+        return
+    said = causal.config.get_text_config().to_dict()
+    divided, factor = said.get("logits_scaling"), said.get("logit_scale")
+    for scale in (*([1 / divided] if divided else []), *([factor] if factor else []), 1.0):
+        yield Head(linear, scale, said.get("final_logit_softcapping"))
+
+
+def _agrees(causal: PreTrainedModel, head: Head, rows: list[Tensor], truth: Tensor) -> bool:
+    """Whether the head makes the model's logits out of its decoder's hidden states."""
+    decoder = causal.get_decoder()
+    found = torch.cat([head.logits(_said(decoder, row, None, None))[0] for row in rows])
+    return _close(found, truth)
+
+
+def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: Tensor) -> bool:
+    """Whether two rows behind one another give the logits that each gives alone.  Leaves the model's attention as it was
+    if not."""
+    plain = causal.config._attn_implementation
+    tokens = torch.tensor([0, *(row.shape[1] for row in rows)], dtype=torch.int32, device=causal.device)
+    positions = torch.cat([torch.arange(row.shape[1], device=causal.device) for row in rows])[None]
+    try:
+        if not plain.startswith("flash_attention"):
+            ragged.register()
+            causal.set_attn_implementation(ragged.NAME)
+            if causal.config._attn_implementation != ragged.NAME:
+                return False
+        found = _said(causal, torch.cat(rows, dim=1), None, positions, tokens.cumsum(0, dtype=torch.int32), max(TRIED))
+        if _close(found[0], truth):
+            return True
+    except (ragged.Unfit, ValueError, TypeError, AssertionError):  # what models raise that do not know these arguments
+        pass
+    causal.set_attn_implementation(plain)
+    return False
+
+
+def _close(found: Tensor, truth: Tensor) -> bool:
+    apart = (found.float() - truth).abs().max()
+    return bool(apart <= ROUNDING[found.dtype] * truth.std())
+
+
+def _said(
+    asked: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    bounds: Tensor | None = None,
+    longest: int | None = None,
+) -> Tensor:
+    """Hidden states of a decoder, logits of a model with a head; [rows, tokens, ...]."""
+    known = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+    output = asked(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
+        **({} if bounds is None else known),
+    )
+    said: Tensor = output[0]
+    return said
+
+
+def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model under its adapters, whose layers stand in its place."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -1,0 +1,141 @@
+"""Attention over rows of different lengths that lie behind one another in one long row, without padding between them.
+
+Registered with Transformers under NAME, so that every model which leaves its attention to that registry can use it.
+Where each row begins comes with the call, as `cu_seq_lens_q`; there is no mask, and nothing is as large as the square
+of all tokens.  Knows tensors; knows no model.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+NAME = "tunesmith_ragged"
+"""What `attn_implementation` is called in Transformers."""
+
+SHORT = 512
+"""Tokens of a row up to which plain products are faster on a CPU than torch's fused attention; `benchmarks/attention.py`
+measures it."""
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+class Unfit(Exception):
+    """The model's attention has a part that is not built here."""
+
+
+def register() -> None:
+    """Make NAME known to Transformers."""
+    AttentionInterface.register(NAME, attend)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each row.
+
+    `query` [1, heads, tokens, width], `key` and `value` [1, key-value heads, tokens, width]; `cu_seq_lens_q` int32
+    [rows + 1]: where rows begin, and the end; `max_length_q`: tokens of the longest.  Returns [1, tokens, heads, width of
+    the values].  Raises Unfit for sinks, biases and masks.
+    """
+    if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")) or attention_mask is not None:
+        raise Unfit("its attention has sinks, biases or a mask of its own")
+    assert cu_seq_lens_q is not None and max_length_q is not None, "rows without padding come with their bounds"
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.is_cuda and query.dtype in HALF and query.shape[-1] == value.shape[-1] and not softcap and not dropout:
+        return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, sliding_window), None
+    lengths = cu_seq_lens_q.diff().tolist()
+    rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    done = [_row(*row, scale, sliding_window, softcap, dropout) for row in rows]
+    return torch.cat(done, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float, window: int | None
+) -> Tensor:
+    """All rows in one kernel, on a GPU."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows = [each.squeeze(0).transpose(0, 1) for each in (query, key, value)]
+    done = varlen_attn(
+        rows[0],
+        rows[1],
+        rows[2],
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(done, Tensor), "nothing beside the output was asked for"
+    return done.unsqueeze(0)
+
+
+def _row(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    """Attention within one row, [1, heads, tokens, width]."""
+    tokens = query.shape[2]
+    if softcap or (query.device.type == "cpu" and tokens <= SHORT):
+        return _products(query, key, value, scale, window, softcap, dropout)
+    mask = None if window is None or tokens <= window else causal(tokens, window, query.dtype, query.device)
+    return F.scaled_dot_product_attention(
+        query, key, value, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+    )
+
+
+def _products(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    """The same by plain products, with the heads that share a key in one matrix."""
+    _, heads, tokens, width = query.shape
+    groups = key.shape[1]
+    shared = heads // groups
+    mask = causal(tokens, window, query.dtype, query.device).expand(shared, tokens, tokens)
+    mask = mask.reshape(1, shared * tokens, tokens).expand(groups, -1, -1)
+    together = query.reshape(groups, shared * tokens, width)
+    if softcap:
+        scores = mask + softcap * torch.tanh(together @ key[0].transpose(1, 2) * (scale / softcap))
+    else:
+        scores = torch.baddbmm(mask, together, key[0].transpose(1, 2), alpha=scale)
+    shares = torch.softmax(scores, dim=-1)
+    if dropout:
+        shares = F.dropout(shares, dropout)
+    return (shares @ value[0]).view(1, heads, tokens, value.shape[-1])
+
+
+@lru_cache(maxsize=64)
+def causal(tokens: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 where a token may look, else -inf; [tokens, tokens].  `window`: how many tokens back, itself included."""
+    hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu(1)
+    if window is not None:
+        hidden |= torch.ones_like(hidden).tril(-window)
+    return torch.zeros(tokens, tokens, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
