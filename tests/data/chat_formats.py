@@ -28,7 +28,9 @@ class ChatML:
             if message.role in ("assistant", "function"):
                 spans.append(Span((Piece(message.content, "data"), Piece("<|im_end|>\n")), True, message.role, index))
                 continue
-            asked = (Piece("<|im_start|>user\n"), Piece(message.content, "data"), Piece(PROMPT_END))
+            more = conversation.messages[index + 1 : index + 2]
+            end = PROMPT_END if not more or more[0].role in ("assistant", "function") else "<|im_end|>\n"
+            asked = (Piece("<|im_start|>user\n"), Piece(message.content, "data"), Piece(end))
             spans.append(Span((*opening, *asked), False, message.role, index))
             opening = []
         return spans

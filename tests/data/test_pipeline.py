@@ -136,7 +136,7 @@ def test_placeholders_are_filled_and_a_missing_value_is_told_once(
     path = write("a.json", [{"instruction": "Who?", "output": "I am {{name}} by {{author}}."}] * 3)
     filled = prepared(path, placeholders={"name": "Ada", "author": "Charles"})
     assert "I am Ada by Charles." in tiny_tokenizer.decode(filled.train[0].input_ids)
-    assert "warning: placeholders" not in capsys.readouterr().err
+    assert "warning" not in capsys.readouterr().err
     prepared(path)
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: placeholders")]
     assert "{{author}}, {{name}}" in warning and "placeholders: {author: ..., name: ...}" in warning

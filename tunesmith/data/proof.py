@@ -17,8 +17,10 @@ from tunesmith.data.sources import Dataset
 from tunesmith.log import DataError
 from tunesmith.templates.compare import EMPTY_THOUGHT, PROBES, parted, written
 from tunesmith.templates.conversation import ChatFormat, Conversation, Message, Span
+from tunesmith.templates.jinja import JinjaFormat
 from tunesmith.templates.render import TemplateFormat
 from tunesmith.templates.sandbox import FIXED_DATE
+from tunesmith.templates.several import SeveralFormats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +54,7 @@ def prove(tokenizer: "PreTrainedTokenizerBase", encoder: Encoder, datasets: Sequ
     if problem := next(iter([*tried.problems, *generated.problems]), None):
         among = f" (so in {len(tried.problems)} of {len(tried.conversations)} rows)" if len(tried.problems) > 1 else ""
         log.warn("template", f"{chat.name}: {problem}{among}")
-    elif not isinstance(chat, TemplateFormat):
+    elif isinstance(chat, JinjaFormat | SeveralFormats):
         log.note("template", f"{chat.name}: {_told(chat, tried, generated)}")
 
 
