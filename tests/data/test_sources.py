@@ -3,7 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,12 @@ from tunesmith.log import DataError, MissingExtra, OptionError
 
 ALPACA = [{"instruction": "a", "input": "", "output": "b"}]
 Write = Callable[[str, Any], Path]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files of a folder and says nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None: ...
 
 
 def rows(dataset: Dataset) -> list[dict[str, Any]]:
@@ -227,6 +236,32 @@ def test_files_on_other_file_systems_are_read_through_fsspec(tmp_path: Path) -> 
     with fsspec.open("memory://rows/x.jsonl.gz", "wt", compression="gzip") as file:
         file.write('{"instruction": "a", "output": "b"}\n')
     assert rows(one("memory://rows/x.jsonl.gz", tmp_path)) == [{"instruction": "a", "output": "b"}]
+
+
+def test_files_are_read_by_their_address(write: Write, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads http through it")
+    write("web/rows.jsonl", '{"instruction": "a", "output": "b"}\n' * 3)
+    handler = partial(QuietHandler, directory=tmp_path / "web")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for streaming in (False, True):
+            (dataset,) = find_datasets([f"{address}/rows.jsonl"], str(tmp_path), streaming=streaming)
+            assert rows(dataset) == [{"instruction": "a", "output": "b"}] * 3
+        with pytest.raises(DataError, match=r"nothing\.jsonl: cannot be read"):
+            one(f"{address}/nothing.jsonl", tmp_path)
+        server.shutdown()
+    assert len(rows(one(f"file://{tmp_path}/web/rows.jsonl", tmp_path))) == 3
+
+
+def test_a_stream_of_a_hub_is_not_fetched_as_a_whole(write: Write, tmp_path: Path, folder: Path) -> None:
+    write("hub/train.jsonl", '{"text": "eins"}\n{"text": "zwei"}')
+    (dataset,) = find_datasets([f"hf:{tmp_path}/hub"], str(tmp_path), streaming=True)
+    assert isinstance(dataset.source, HubSource) and dataset.source.streaming
+    assert rows(dataset) == [{"text": "eins"}, {"text": "zwei"}]
+    (dataset,) = find_datasets(["modelscope"], str(folder), streaming=True)
+    with pytest.raises(OptionError, match="streaming: ms:someone/rows: rows of ModelScope are not streamed yet"):
+        rows(dataset)
 
 
 def test_an_entry_may_name_a_file_on_another_file_system(write: Write, tmp_path: Path) -> None:
