@@ -13,8 +13,12 @@ ROW_TOKENS = 40
 lengths_of_rows = st.lists(st.integers(1, ROW_TOKENS), min_size=1, max_size=80).map(lambda s: np.array(s, np.int32))
 
 
-def divided(way: Way, batch_size: int = 2, accumulation: int = 3, ranks: int = 1, shuffle: bool = True) -> Division:
-    return Division(batch_size, accumulation, ranks, seed=7, shuffle=shuffle, way=way, row_tokens=ROW_TOKENS)
+def divided(
+    way: Way, batch_size: int = 2, accumulation: int = 3, ranks: int = 1, shuffle: bool = True, merged: bool = False
+) -> Division:
+    return Division(
+        batch_size, accumulation, ranks, 7, shuffle, way, row_tokens=ROW_TOKENS, padded=not merged, merged=merged
+    )
 
 
 @given(lengths_of_rows, st.sampled_from(WAYS), st.booleans(), st.integers(1, 3), st.integers(1, 3))
@@ -29,11 +33,16 @@ def test_an_epoch_holds_every_row_once_in_as_many_windows_as_any_other(
         assert all(np.array_equal(*pair) for pair in zip(epoch, division.epoch(lengths, number), strict=True))
 
 
-@given(lengths_of_rows, st.sampled_from(WAYS), st.sampled_from([(1, 6, 1), (2, 3, 1), (1, 3, 2), (1, 2, 3), (2, 1, 3)]))
+@given(
+    lengths_of_rows,
+    st.sampled_from(WAYS),
+    st.sampled_from([(1, 6, 1), (2, 3, 1), (1, 3, 2), (1, 2, 3), (2, 1, 3)]),
+    st.booleans(),
+)
 def test_every_division_of_a_step_trains_the_same_rows(
-    lengths: np.ndarray, way: Way, division: tuple[int, int, int]
+    lengths: np.ndarray, way: Way, division: tuple[int, int, int], merged: bool
 ) -> None:
-    whole, parts = divided(way, 6, 1), divided(way, *division)
+    whole, parts = divided(way, 6, 1), divided(way, *division, merged=merged)
     ranks = division[2]
     for window, same in zip(whole.epoch(lengths, 1), parts.epoch(lengths, 1), strict=True):
         assert set(window) == set(same)
@@ -56,6 +65,18 @@ def test_a_token_budget_is_never_passed_and_windows_are_alike(
         assert abs(lengths[window].sum() - share) <= ROW_TOKENS
         for rows in division.micro_batches(window, lengths, 0):
             assert len(rows) * lengths[rows].max() <= batch_size * ROW_TOKENS
+
+
+@given(lengths_of_rows, st.sampled_from(WAYS), st.integers(1, 3), st.integers(1, 3))
+def test_merged_micro_batches_take_the_room_of_padded_ones_and_are_no_more(
+    lengths: np.ndarray, way: Way, batch_size: int, accumulation: int
+) -> None:
+    division, padded = divided(way, batch_size, accumulation, merged=True), divided(way, batch_size, accumulation)
+    for window in division.epoch(lengths, 0):
+        longest = ROW_TOKENS if way == "token_budget" else int(lengths[window].max())
+        batches = division.micro_batches(window, lengths, 0)
+        assert all(lengths[rows].sum() <= batch_size * longest for rows in batches)
+        assert len(batches) <= len(padded.micro_batches(window, lengths, 0))
 
 
 def wasted(division: Division, lengths: np.ndarray) -> float:

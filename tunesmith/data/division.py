@@ -45,6 +45,10 @@ class Division:
     way: Way = "padded"
     row_tokens: int = 0
     """Most tokens of a row.  With `token_budget` a micro-batch has room for `batch_size` such rows, padding included."""
+    padded: bool = True
+    """Rows of a micro-batch are padded to the longest; otherwise only their own tokens take room."""
+    merged: bool = False
+    """A micro-batch holds as many rows as have room where `batch_size` rows as long as the window's longest would lie."""
 
     @property
     def window_rows(self) -> int:
@@ -69,12 +73,18 @@ class Division:
     def micro_batches(self, rows: np.ndarray, lengths: np.ndarray, rank: int) -> list[list[int]]:
         """One rank's share of a window's rows; all ranks get equally many micro-batches, FILLER alone where nothing is
         left for one."""
-        if self.way != "token_budget":
+        if self.way == "token_budget":
+            order = _longest_first(rows, lengths)
+            batches = _within(order, lengths, self.batch_size * self.row_tokens, padded=self.padded)
+            shares = [batches[each :: self.ranks] for each in range(self.ranks)]
+        elif self.merged:
+            room = self.batch_size * int(lengths[rows].max())
+            shares = [
+                _within(rows[each :: self.ranks], lengths, room, padded=self.padded) for each in range(self.ranks)
+            ]
+        else:
             return divide(rows, self.batch_size, self.ranks, rank)
-        batches = _within(rows, lengths, self.batch_size * self.row_tokens)
-        turns = -(-len(batches) // self.ranks)
-        mine = batches[rank :: self.ranks]
-        return mine + [[FILLER]] * (turns - len(mine))
+        return shares[rank] + [[FILLER]] * (max(map(len, shares)) - len(shares[rank]))
 
     def _grouped(self, order: np.ndarray, lengths: np.ndarray, number: int) -> np.ndarray:
         """An epoch's order in which rows of a window are of like length, the longest first; the windows in random order,
@@ -115,14 +125,15 @@ def _equal_tokens(order: np.ndarray, lengths: np.ndarray, count: int) -> list[np
     return np.split(order, np.searchsorted(window_of, np.arange(1, count)))
 
 
-def _within(rows: np.ndarray, lengths: np.ndarray, budget_tokens: int) -> list[list[int]]:
-    """Micro-batches of rows of like length, the longest first, whose tokens with padding stay within the budget."""
+def _within(rows: np.ndarray, lengths: np.ndarray, budget_tokens: int, *, padded: bool) -> list[list[int]]:
+    """Micro-batches of rows in their order, whose tokens stay within the budget; `padded`: those of padding too."""
     batches: list[list[int]] = []
-    room = 0
-    for row in _longest_first(rows, lengths).tolist():
-        if not room:
+    longest = taken = 0
+    for row in rows.tolist():
+        tokens = int(lengths[row])
+        longest, taken = max(longest, tokens), taken + tokens
+        if not batches or (longest * (len(batches[-1]) + 1) if padded else taken) > budget_tokens:
             batches.append([])
-            room = max(budget_tokens // max(int(lengths[row]), 1), 1)
+            longest = taken = tokens
         batches[-1].append(row)
-        room -= 1
     return batches

@@ -50,7 +50,7 @@ class Session:
         self.asked = asked(cfg, self.model)
         self.policy = runtime.prepare(self.asked)
         self.objective = inputs.stage.objective()
-        self.division = division(cfg, runtime.world_size)
+        self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
         self.feed = inputs.prepared.feed(self.division)
         self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
         self.optimizer = build.build(self.model, cfg.optim)

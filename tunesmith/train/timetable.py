@@ -23,8 +23,9 @@ def accumulation(train: TrainConfig, ranks: int) -> int:
     return train.global_batch_size // at_once
 
 
-def division(cfg: Config, ranks: int) -> Division:
-    """How the rows of a run fall into its steps.  Raises OptionError as `accumulation` does."""
+def division(cfg: Config, ranks: int, *, padded: bool = True) -> Division:
+    """How the rows of a run fall into its steps.  `padded`: those of a micro-batch are padded to one length.  Raises
+    OptionError as `accumulation` does."""
     train = cfg.train
     return Division(
         train.per_device_train_batch_size,
@@ -34,6 +35,8 @@ def division(cfg: Config, ranks: int) -> Division:
         shuffle=not cfg.data.disable_shuffling,
         way=cfg.data.batching,
         row_tokens=cfg.data.cutoff_len,
+        padded=padded,
+        merged=not padded and "merged_batches" not in cfg.model.disable_speedups,
     )
 
 
