@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import real_templates
 from transformers import AutoTokenizer
 
 from tunesmith.config.data import DataConfig
@@ -27,3 +28,15 @@ def test_a_difference_is_shown_with_both_texts(tiny_model: Path, capsys: pytest.
 def test_equal_templates_are_not_told(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(tiny_model, "chatml", capsys) == ""
     assert told(tiny_model, "auto", capsys) == ""
+
+
+def test_nothing_else_is_said_of_a_template_that_was_not_chosen(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    cfg = DataConfig(template="chatml")
+    for own in (real_templates.SHOUTS, {"tool_use": real_templates.CHATML}):
+        tokenizer.chat_template = own
+        compare_with_own(cfg, chat_format(cfg, tokenizer), tokenizer)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "chatml differs from the tokenizer's own" in said

@@ -11,6 +11,7 @@ from tunesmith.config.data import DataConfig
 from tunesmith.templates.compare import PROBES, first_difference
 from tunesmith.templates.conversation import ChatFormat
 from tunesmith.templates.resolve import Changes, TokenizerWords, resolve
+from tunesmith.templates.several import DEFAULT
 from tunesmith.templates.template import Template
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ def chat_format(cfg: DataConfig, tokenizer: "PreTrainedTokenizerBase | Tokenizer
 def compare_with_own(cfg: DataConfig, chat: ChatFormat, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Warn once when `chat` writes conversations otherwise than the tokenizer's own chat template, showing the first
     place where they part; other programs will talk to the model by its own."""
-    if cfg.template == "auto" or not tokenizer.chat_template:
+    own_template: str | dict[str, str] | None = tokenizer.chat_template
+    if cfg.template == "auto" or not own_template or (isinstance(own_template, dict) and DEFAULT not in own_template):
         return
     own = resolve("auto", replace(_changes(cfg), template_args={}, tool_format=None), _words(tokenizer), named=_no_name)
     for conversation in PROBES[:2]:
-        found = first_difference(chat, own, conversation, tokenizer.special_tokens_map)
+        with log.muted():  # what there is to say of the tokenizer's own is of no use to who chose another
+            found = first_difference(chat, own, conversation, tokenizer.special_tokens_map)
         if found:
             log.warn(
                 "template",
