@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
+from tunesmith.data.line_ends import Lines, lines_of, parts_at_line_ends
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import Piece
 
@@ -110,10 +111,11 @@ class Vocabulary:
         eos_id: int | None,
         writes_bos: bool = False,
         allow_special_tokens: bool = False,
+        parts_at_line_ends: bool = False,
     ):
         self.speller, self.continuing, self.controls = speller, continuing, controls
         self.bos_id, self.eos_id, self.writes_bos = bos_id, eos_id, writes_bos
-        self.allow_special_tokens = allow_special_tokens
+        self.allow_special_tokens, self.parts_at_line_ends = allow_special_tokens, parts_at_line_ends
         ids = [control.id for control in controls.values()]
         self.is_control = np.zeros(max(ids, default=0) + 2, dtype=bool)  # the last stands for all greater ids
         self.is_control[ids] = True
@@ -121,6 +123,8 @@ class Vocabulary:
         self.parting = _any_of([word for word, control in controls.items() if control.parts_text])
         self.frames: dict[str, Frame | None] = {}
         self.remembered: dict[tuple[str, bool], list[int]] = {}
+        self.meant: dict[str, int] = {}
+        self.lines: dict[str, Lines] = {}
 
     @classmethod
     def of(
@@ -155,6 +159,7 @@ class Vocabulary:
             eos_id=tokenizer.eos_token_id,
             writes_bos=tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id,
             allow_special_tokens=allow_special_tokens,
+            parts_at_line_ends=rust and continuing is speller and parts_at_line_ends(backend),
         )
 
     def has(self, word: str) -> bool:
@@ -184,9 +189,9 @@ class Vocabulary:
         """Ids of all runs one after another, int32 [tokens], and how many each has, int64 [runs].  `starts`: whether a
         run stands at its row's start.
 
-        A run is spelled as one text, but for the template's own words between control tokens, which are spelled once
-        and remembered.  Only where a text gives other control tokens than the template's pieces in it do, data must
-        have smuggled some in, and it is spelled anew with care."""
+        A run is spelled as one text, but for the template's own words between control tokens, and, with most
+        tokenizers, in lines of their own, which are spelled once and remembered.  Only where a text gives other control
+        tokens than the template's pieces in it do, data must have smuggled some in, and it is spelled anew with care."""
         parts, firsts, waiting = list[list[int]](), list[int](), _Waiting()
         for run, start in zip(runs, starts, strict=True):
             firsts.append(len(parts))
@@ -194,6 +199,14 @@ class Vocabulary:
         for place, ids in zip(waiting.places, self._spell_all(waiting), strict=True):
             parts[place] = ids
         flat, lengths = _flat(parts)
+        if not self.allow_special_tokens and self.controls and waiting.texts:
+            meant = [sum([self._meant(p.text) for p in text if p.kind == "control"]) for text in waiting.texts]
+            found = self._counts(flat, lengths)[waiting.places]
+            for index in (smuggled := np.flatnonzero(found != np.array(meant, dtype=np.int64)).tolist()):
+                exactly = self.spell_exactly(waiting.texts[index], waiting.starts[index])
+                parts[waiting.places[index]] = exactly.ids
+            if smuggled:
+                flat, lengths = _flat(parts)
         return flat, np.add.reduceat(lengths, firsts) if firsts else lengths
 
     def _take_apart(self, run: Run, start: bool, parts: list[list[int]], waiting: "_Waiting") -> None:
@@ -217,13 +230,29 @@ class Vocabulary:
             self._add_text(text, start, parts, waiting)
 
     def _add_text(self, text: list[Piece], start: bool, parts: list[list[int]], waiting: "_Waiting") -> None:
-        if any(piece.kind == "data" for piece in text):
-            waiting.places.append(len(parts))
-            waiting.texts.append(text)
-            waiting.starts.append(start)
-            parts.append([])
-        else:
-            parts.append(self._remembered("".join(piece.text for piece in text), start))
+        """Add a text between control tokens to `parts` or to what waits, without the template's whole lines at its ends."""
+        if all([piece.kind == "control" for piece in text]):
+            parts.append(self._remembered("".join([piece.text for piece in text]), start))
+            return
+        behind: list[int] | None = None
+        if self.parts_at_line_ends:
+            first, last = text[0], text[-1]
+            if last.kind == "control" and (cut := self._lines(last.text).first):
+                behind = self._remembered(last.text[cut:], False)
+                text = [*text[:-1], Piece(last.text[:cut])]
+            if first.kind == "control":
+                lines, follower = self._lines(first.text), text[1].text[:1]
+                cut = len(first.text) if lines.closed and follower and not follower.isspace() else lines.last
+                if cut:
+                    parts.append(self._remembered(first.text[:cut], start))
+                    start = False
+                    text = [Piece(first.text[cut:]), *text[1:]] if cut < len(first.text) else text[1:]
+        waiting.places.append(len(parts))
+        waiting.texts.append(text)
+        waiting.starts.append(start)
+        parts.append([])
+        if behind is not None:
+            parts.append(behind)
 
     def _spell_all(self, waiting: "_Waiting") -> list[list[int]]:
         """Ids of the texts that wait."""
@@ -236,12 +265,6 @@ class Vocabulary:
                 self.continuing.spell([t for t, start in zip(texts, waiting.starts, strict=True) if not start])
             )
             spelled = [next(first if start else later) for start in waiting.starts]
-        if not self.allow_special_tokens and self.controls:
-            meant = [
-                sum(self._meant(piece.text) for piece in text if piece.kind == "control") for text in waiting.texts
-            ]
-            for index in np.flatnonzero(self._counts(*_flat(spelled)) != np.array(meant, dtype=np.int64)).tolist():
-                spelled[index] = self.spell_exactly(waiting.texts[index], waiting.starts[index]).ids
         return spelled
 
     def _frame(self, text: str) -> Frame | None:
@@ -322,7 +345,17 @@ class Vocabulary:
 
     def _meant(self, text: str) -> int:
         """Control tokens in a template's text."""
-        return int(self._counts(*_flat([self._remembered(text, False)]))[0])
+        if text not in self.meant:
+            self._forget_when_full(self.meant)
+            self.meant[text] = int(self._counts(*_flat([self._remembered(text, False)]))[0])
+        return self.meant[text]
+
+    def _lines(self, text: str) -> Lines:
+        """Where a template's text can be cut."""
+        if text not in self.lines:
+            self._forget_when_full(self.lines)
+            self.lines[text] = lines_of(text)
+        return self.lines[text]
 
     def _counts(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Control tokens in each list of ids, int64 [lists]."""
