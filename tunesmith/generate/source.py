@@ -123,7 +123,7 @@ def _replace(cfg: Config, values: Mapping[str, Any]) -> Config:
         return Config.model_validate(cfg.model_dump() | changed)
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise ModelError(f"the run's {CONFIG}: {first['loc'][-1]}: {first['msg']}") from problem
+        raise ModelError(f"the run's {CONFIG}: {first['loc'][1]}: {first['msg']}") from problem
 
 
 def _read_json(path: Path) -> dict[str, Any]:
