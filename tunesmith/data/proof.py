@@ -25,8 +25,8 @@ from tunesmith.templates.several import SeveralFormats
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS, LOOKED_AT = 16, 100
-"""Rows of each dataset that are tried, and among how many they are looked for."""
+ROWS, ROWS_IN_ALL, LOOKED_AT = 16, 64, 100
+"""Rows of each dataset that are tried, of all together, and among how many of each they are looked for."""
 ANSWERS, CHARACTERS = 3, 20_000
 """Answers of a row that are tried; longer rows are not."""
 
@@ -41,7 +41,8 @@ def prove(tokenizer: "PreTrainedTokenizerBase", encoder: Encoder, datasets: Sequ
     chat = encoder.chat_format
     if chat is None:
         return
-    rows = [row for dataset in datasets for row in islice(_first_rows(dataset, kind, encoder), ROWS)]
+    each = min(ROWS, max(1, ROWS_IN_ALL // max(1, len(datasets))))
+    rows = [row for dataset in datasets for row in islice(_first_rows(dataset, kind, encoder), each)]
     _check_format(encoder, rows)
     tried = Trial(tokenizer, encoder, chat, [_beginning(row) for row in rows if _size(row) <= CHARACTERS])
     generated = Trial(tokenizer, encoder, copy.deepcopy(chat), PROBES)
