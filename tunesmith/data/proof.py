@@ -3,7 +3,7 @@ with the same.  Knows a chat format, a tokenizer and the first rows; prepares no
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 ROWS, ROWS_IN_ALL, LOOKED_AT = 16, 64, 100
 """Rows of each dataset that are tried, of all together, and among how many of each they are looked for."""
-ANSWERS, CHARACTERS = 3, 20_000
-"""Answers of a row that are tried; longer rows are not."""
+ANSWERS, CHARACTERS = 3, 40_000
+"""Answers of a row that are tried, and characters of all rows together: those that do not fit are left out."""
 
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _EMPTY = re.compile(r"<think>\s*(?:</think>|\Z)")
@@ -44,7 +44,7 @@ def prove(tokenizer: "PreTrainedTokenizerBase", encoder: Encoder, datasets: Sequ
     each = min(ROWS, max(1, ROWS_IN_ALL // max(1, len(datasets))))
     rows = [row for dataset in datasets for row in islice(_first_rows(dataset, kind, encoder), each)]
     _check_format(encoder, rows)
-    tried = Trial(tokenizer, encoder, chat, [_beginning(row) for row in rows if _size(row) <= CHARACTERS])
+    tried = Trial(tokenizer, encoder, chat, _fitting(map(_beginning, rows)))
     generated = Trial(tokenizer, encoder, copy.deepcopy(chat), PROBES)
     with _saying(tokenizer, chat.chat_template()):
         tried.run()
@@ -257,6 +257,16 @@ def _whole_turn(messages: Sequence[Message], ends: Sequence[int]) -> Sequence[Me
 def _without_empty_thoughts(text: str) -> str:
     """The text without empty thoughts and the white space around them."""
     return "".join(_EMPTY.sub("", text).split())
+
+
+def _fitting(rows: Iterable[Conversation]) -> list[Conversation]:
+    """The rows that have room in CHARACTERS."""
+    left, fitting = CHARACTERS, list[Conversation]()
+    for row in rows:
+        if (size := _size(row)) <= left:
+            left -= size
+            fitting.append(row)
+    return fitting
 
 
 def _size(conversation: Conversation) -> int:
