@@ -23,6 +23,7 @@ FLOORS: dict[str, float] = {
     "jobs": 2,
     "generate": 3,
     "train": 4,
+    "export": 4,
     "look": 4.5,
     "cli": 5,
     "environment": 5,

@@ -15,6 +15,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train a model, as the options of a file and the command line say.",
     ),
     "chat": ("tunesmith.generate.chat:chat_command", "Talk to a model, or answer one --prompt."),
+    "export": (
+        "tunesmith.export.command:export_command",
+        "Merge adapters into their base model and write it, or copy a model.",
+    ),
     "inspect": (
         "tunesmith.look.inspect_command:inspect_command",
         "Show what the model will see of the data: tokens, what is trained, totals; or what a template writes.",
@@ -29,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command -> where it is, and what it does."""
 
-WITH_OPTIONS = ("train", "chat", "inspect", "lint")
+WITH_OPTIONS = ("train", "chat", "export", "inspect", "lint")
 """Commands that take the options of the config."""
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}

@@ -26,6 +26,7 @@ TITLES = {
 COMMAND_SECTIONS = {
     "train": ("model", "data", "tuning", "optim", "train", "generate", "export"),
     "chat": ("model", "data", "generate"),
+    "export": ("model", "data", "export"),
     "inspect": ("model", "data", "train"),
     "lint": ("model", "data", "train"),
 }
@@ -34,6 +35,7 @@ COMMAND_SECTIONS = {
 USAGE = {
     "train": "tunesmith train [FILE...] [name=value...] [--name value...]",
     "chat": "tunesmith chat MODEL [FILE...] [name=value...] [--name value...]",
+    "export": "tunesmith export MODEL [FILE...] [name=value...] [--name value...]",
     "inspect": "tunesmith inspect [FILE...] [name=value...] [--name value...]",
     "lint": "tunesmith lint [FILE...] [name=value...] [--name value...]",
 }

@@ -1,6 +1,6 @@
 """Where and how a merged model is written."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -9,16 +9,17 @@ from tunesmith.config.section import Positive, Section
 
 class ExportConfig(Section):
     export_dir: str | None = None
-    """Folder for the merged model."""
+    """Folder for the merged model: a new or empty one. It appears when it is whole."""
 
     export_size: Annotated[int, Field(ge=1)] = 5
-    """Most gigabytes of one weight file."""
+    """Most gigabytes (10^9 bytes) of one weight file; a larger model is divided among several, with an index."""
 
-    export_device: str = "cpu"
-    """Device on which weights are merged."""
+    export_device: Literal["cpu", "auto"] = "cpu"
+    """Device on which weights are merged. `auto`: the GPU when there is one; reading and writing usually take longer."""
 
     export_legacy_format: bool = False
-    """Write `.bin` files instead of safetensors."""
+    """Write `.bin` files instead of safetensors. Only `false` is built: such files are pickled programs, and whatever
+    reads them reads safetensors too."""
 
     export_quantization_bit: Positive | None = None
     """Quantize the merged model to this many bits."""
@@ -27,4 +28,5 @@ class ExportConfig(Section):
     """Rows to calibrate that quantization with."""
 
     export_hub_model_id: str | None = None
-    """Hub name to upload the merged model to."""
+    """Name on Hugging Face, such as `me/my-model`, to upload the merged model to once its folder is whole. A new one is
+    as visible as the account makes new models."""

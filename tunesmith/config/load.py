@@ -21,7 +21,7 @@ COMMAND_LINE = 1_000_000
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".sh", ".bat", ".ps1", ".cmd")
 LARGEST_FILE_BYTES = 4_000_000
-POSITIONAL = {"chat": "model_name_or_path"}
+POSITIONAL = {"chat": "model_name_or_path", "export": "model_name_or_path"}
 """Command -> the option that a word without a name stands for."""
 
 READ_FOR = {"inspect": "train", "lint": "train"}

@@ -37,8 +37,7 @@ NOT_BUILT_AT_ALL = (
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
     "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
     "do_predict", "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model",
-    "export_dir", "export_size", "export_device", "export_legacy_format", "export_quantization_bit",
-    "export_quantization_dataset", "export_hub_model_id",
+    "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
 """Options of which only the default is built."""
 
@@ -55,10 +54,15 @@ NEEDS = {
     "chat": ("model_name_or_path",),
     "inspect": ("model_name_or_path", "dataset"),
     "lint": ("dataset",),
+    "export": ("model_name_or_path", "export_dir"),
 }
 """Command -> options it can't do without."""
 
-EXAMPLES = {"model_name_or_path": "a folder or a hub name", "dataset": "names of dataset_info.json, or files"}
+EXAMPLES = {
+    "model_name_or_path": "a folder or a hub name",
+    "dataset": "names of dataset_info.json, or files",
+    "export_dir": "a new folder for the merged model",
+}
 
 LORA_ONLY = (
     "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "lora_init", "pissa_iter", "use_rslora", "use_dora",
@@ -194,6 +198,28 @@ def no_steps(asked: Asked) -> Iterator[Finding]:
     """Zero steps is no run; -1 and null mean that epochs rule."""
     if asked.config.train.max_steps == 0:
         yield Finding("error", ("max_steps",), "must be at least 1, or -1 to go by num_train_epochs, got 0")
+
+
+def nothing_is_pickled(asked: Asked) -> Iterator[Finding]:
+    """A pickled file is a program; a merged model is data."""
+    if asked.config.export.export_legacy_format:
+        text = "not built: nothing is pickled here; what reads .bin files reads safetensors too"
+        yield Finding("error", ("export_legacy_format",), text)
+
+
+def export_elsewhere(asked: Asked) -> Iterator[Finding]:
+    """Options of another command are probably meant to do something."""
+    if asked.command != "export":
+        for name in ("export_dir", "export_size", "export_device", "export_hub_model_id"):
+            if asked.wrote(name):
+                yield Finding("note", (name,), "is read by `tunesmith export` alone")
+
+
+def hub_of_uploads(asked: Asked) -> Iterator[Finding]:
+    """Names on two hubs look the same."""
+    if asked.config.model.use_modelscope and asked.config.export.export_hub_model_id:
+        text = "uploads to Hugging Face; uploading to ModelScope (use_modelscope) is not built"
+        yield Finding("error", ("export_hub_model_id", "use_modelscope"), text)
 
 
 def two_evaluation_sets(asked: Asked) -> Iterator[Finding]:
@@ -344,6 +370,9 @@ RULES: tuple[Rule, ...] = (
     trackers,
     steps_are_whole,
     no_steps,
+    nothing_is_pickled,
+    export_elsewhere,
+    hub_of_uploads,
     two_evaluation_sets,
     two_batch_sizes,
     stream,

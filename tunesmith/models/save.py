@@ -18,22 +18,25 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from tunesmith import log
 from tunesmith.log import RunError
-from tunesmith.models.tuning.adapters import HOLDS, WEIGHTS
+from tunesmith.models.adapter_files import HOLDS, WEIGHTS
 from tunesmith.models.tuning.carried import ADAPTER, with_carried
 from tunesmith.models.weights import first_not_finite, quiet
 
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """How a model's config names a type -> the type."""
+SHARD_BYTES = 50_000_000_000
+"""Most bytes of one file of a full model, unless said otherwise."""
 
 
-def save_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+def save_weights(model: PreTrainedModel | PeftModel, folder: Path, *, most_bytes: int = SHARD_BYTES) -> None:
     """Write the adapter as peft reads it, or the whole model as Transformers reads it, in the type that the base model
-    has on disk.  Raises RunError naming the first tensor that is not finite, before anything is written."""
+    has on disk, in files of at most `most_bytes`.  Raises RunError naming the first tensor that is not finite, before
+    anything is written."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
         _save_adapter(model, folder)
     else:
-        _save_full(model, folder)
+        _save_full(model, folder, most_bytes)
 
 
 def save_final(
@@ -110,18 +113,21 @@ def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _save_full(model: PreTrainedModel, folder: Path) -> None:
+def _save_full(model: PreTrainedModel, folder: Path, most_bytes: int) -> None:
     stored = model.config.dtype
     dtype = TYPES.get(str(stored).removeprefix("torch."), model.dtype)
     kept = model._keep_in_fp32_modules_strict or ()
+    cast: dict[tuple[int, torch.Size], Tensor] = {}  # so that tied weights stay one, and are written once
     state = {
-        name: tensor.to(dtype) if tensor.is_floating_point() and not _kept(name, kept) else tensor
+        name: cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(dtype))
+        if tensor.is_floating_point() and tensor.numel() and not _kept(name, kept)
+        else tensor
         for name, tensor in model.state_dict().items()
     }
     _refuse_not_finite(state)
     model.generation_config = _valid(model.generation_config)
     with quiet():
-        model.save_pretrained(folder, state_dict=state)
+        model.save_pretrained(folder, state_dict=state, max_shard_size=most_bytes)
     # save_pretrained wrote the type and the missing cache of training into the config.
     model.config.dtype = stored
     published = copy.deepcopy(model.config)

@@ -16,16 +16,11 @@ from transformers import PreTrainedModel
 from tunesmith import log
 from tunesmith.log import ModelError
 from tunesmith.models import structure
+from tunesmith.models.adapter_files import CONFIG, HOLDS, PICKLED, WEIGHTS, compare_bases, refuse_twice
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
 from tunesmith.models.weights import check_finite, quiet
 from tunesmith.models.where import Source
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PICKLED = "adapter_model.bin"
-HOLDS = "holds"
-"""In the weights' metadata: a JSON list of the adapters that were merged before this one and are in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +69,7 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
 def read_all(sources: Sequence[Source]) -> list[Adapter]:
     """Read several, to be put one onto another.  Raises ModelError when one already holds another of them."""
     adapters = [read(source) for source in sources]
-    names = [source.name for source in sources]
-    for adapter in adapters:
-        twice = [name for name in adapter.holds if name in names]
-        if twice:
-            raise ModelError(
-                f"adapter_name_or_path: {adapter.source.name} already holds {', '.join(twice)}; name it alone"
-            )
+    refuse_twice([(adapter.source.name, adapter.holds) for adapter in adapters])
     return adapters
 
 
@@ -90,7 +79,7 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
     Raises ModelError naming the first module or tensor that does not fit the model.
     """
     where, config = adapter.source.folder, adapter.config
-    _compare_bases(adapter, model)
+    compare_bases(where, config.base_model_name_or_path, model.name_or_path)
     config.base_model_name_or_path = None
     config.inference_mode = not trained
     try:
@@ -161,10 +150,3 @@ def _check_ties(model: PreTrainedModel, adapter: Adapter) -> None:
             f"{adapter.source.folder}: it cannot be merged: it changes {parting[0]} alone, which is one weight with "
             f"{', '.join(name for name in tied if name != parting[0])} in {model.name_or_path}"
         )
-
-
-def _compare_bases(adapter: Adapter, model: PreTrainedModel) -> None:
-    """Same-named bases may lie in different places; differently named ones deserve a word, for shapes alone may fit."""
-    written = adapter.config.base_model_name_or_path
-    if written and Path(written).name != Path(model.name_or_path).name:
-        log.warn(str(adapter.source.folder), f"this adapter was trained on {written}, not on {model.name_or_path}")
