@@ -14,7 +14,7 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data import store
+from tunesmith.data import arrays, store
 from tunesmith.data.arrays import Rows
 from tunesmith.data.pipeline import Prepared, prepare
 from tunesmith.log import OptionError
@@ -181,6 +181,15 @@ def rows(count: int) -> Rows:
     ones = np.ones(count, np.int32)
     return Rows(ones * 7, ones == 1, ones, ones * 0, ones * 0, np.arange(1, count + 1, dtype=np.int32),
                 ones.astype(np.uint64), ones.astype(np.uint8), ["a.json"])  # fmt: skip
+
+
+def test_mapped_rows_have_the_fingerprint_of_rows_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "READ_AT_ONCE", 2)
+    parts = [rows(3), rows(4)]
+    mapped = store.cached("mine", {"a": 1}, lambda: iter([*parts, {}]), anew=False).rows
+    assert isinstance(mapped.ids, np.memmap)
+    assert arrays.ArraySamples(mapped).fingerprint() == arrays.ArraySamples(arrays.joined(parts)).fingerprint()
+    assert mapped.ids.tolist() == [7] * 7
 
 
 def prepare_and_die() -> Iterator[Rows | dict[str, Any]]:

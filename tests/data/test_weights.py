@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from tunesmith.config.data import DataConfig
 from tunesmith.data import store
 from tunesmith.data.arrays import ArraySamples, Rows, joined
-from tunesmith.data.collate import in_one_row, pad
+from tunesmith.data.collate import join, pad
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader
@@ -109,7 +109,8 @@ def test_the_store_holds_weights_from_the_first_to_the_last_token(
     for samples in (written, together, at_once):
         assert trained_weights(samples) == [None, None, [0.5], None, [0.25]]
     assert written.rows.weights.tolist() == together.rows.weights.tolist() == at_once.rows.weights.tolist()
-    (own_cache / next(own_cache.rglob("weights.bin"))).unlink()
+    assert written.fingerprint() == together.fingerprint() == at_once.fingerprint()
+    next(own_cache.rglob("weights.bin")).unlink()
     again = ArraySamples(store.cached("mine", {"a": 1}, prepare, anew=False).rows)
     assert trained_weights(again) == trained_weights(written)
 
@@ -127,8 +128,10 @@ def test_batches_weigh_the_same_padded_packed_and_in_one_row(tiny_tokenizer: Pre
     expected = sum(w * n for w, n in zip((1, 1, 0.5, 1, 0.25), tokens, strict=True))
     assert padded.loss_weight == expected and padded.loss_tokens == sum(tokens)
     packed = Packed(samples, 64, seed=0)
-    batch = pad([packed[row] for row in range(len(packed))], range(len(packed)), pad_id=0)
-    assert batch.packed and batch.loss_weight == in_one_row(batch).loss_weight == expected
+    rows = range(len(packed))
+    for batch in (pad([packed[row] for row in rows], rows, pad_id=0), join([packed[row] for row in rows], rows)):
+        assert batch.packed and batch.loss_weight == expected and batch.weights is not None
+    assert join([samples[row] for row in range(5)], range(5)).loss_weight == expected
 
 
 def test_a_batch_without_fractions_has_no_weights(tiny_tokenizer: PreTrainedTokenizerBase) -> None:

@@ -4,7 +4,8 @@ knows no format."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import mmap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,9 @@ ARRAYS: dict[str, type[np.generic]] = {
     "keys": np.uint64,
     "marks": np.uint8,
 }
+
+READ_AT_ONCE = 1 << 22
+"""Values of an array that are hashed in one go."""
 
 WEIGHT = np.float32
 """The type of weights."""
@@ -126,9 +130,19 @@ class ArraySamples:
         """sha256 over all ids, labels, weights other than 1, and their order."""
         digest, rows = hashlib.sha256(), self.rows
         for array in (rows.ids, rows.trained, rows.lengths, rows.marks, self.order, rows.weights):
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
+            for part in () if array is None else _parts(array):
+                digest.update(part)
         return digest.hexdigest()
+
+
+def _parts(array: np.ndarray) -> Iterator[memoryview]:
+    """An array's bytes, part by part.  Those of a mapped one are let go again, so that they do not all count as this
+    process's memory."""
+    whole = np.ascontiguousarray(array)
+    for start in range(0, len(whole), READ_AT_ONCE):
+        yield whole[start : start + READ_AT_ONCE].data
+        if isinstance(array.base, mmap.mmap):
+            array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def joined(parts: Iterable[Rows]) -> Rows:

@@ -1,10 +1,13 @@
 """Rows -> a chunk of encoded rows, in this process or in several.  Knows one dataset's shape at a time; knows no file's
 place and no split."""
 
+import gc
 import multiprocessing.connection
 import os
+import pickle
 import re
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain, islice
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
@@ -176,6 +180,8 @@ class Workers:
         self.count, self.chunk_rows = count, chunk_rows
         self.preparer = Preparer(encoder, kind, strict)
         self.pool: ProcessPoolExecutor | None = None
+        self.handed: IO[bytes] | None = None
+        """The pickled preparer for workers to read: through their pipe, one would wait until the other has started."""
 
     def __enter__(self) -> "Workers":
         return self
@@ -183,6 +189,8 @@ class Workers:
     def __exit__(self, *trace: object) -> None:
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
+        if self.handed is not None:
+            self.handed.close()
 
     def prepare(self, rows: Iterable[Row], reader: Reader) -> Iterator[PreparedRows]:
         """Chunks of prepared rows in the order of the rows; the same whoever prepares them."""
@@ -196,9 +204,11 @@ class Workers:
                 yield self.preparer(reader, chunk)
             return
         if self.pool is None:
-            self.pool = ProcessPoolExecutor(
-                self.count, multiprocessing.get_context("spawn"), _start_worker, (self.preparer,)
-            )
+            self.handed = tempfile.NamedTemporaryFile(prefix="tunesmith-")  # noqa: SIM115 - closed when the workers end
+            pickle.dump(self.preparer, self.handed)
+            self.handed.flush()
+            spawn = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(self.count, spawn, _start_worker, (self.handed.name,))
         ahead: deque[Future[PreparedRows]] = deque()
         try:
             for chunk in chain(waiting, chunks):
@@ -223,9 +233,15 @@ _preparer: Preparer | None = None
 """The worker process's own."""
 
 
-def _start_worker(preparer: Preparer) -> None:
+OBJECTS_BETWEEN_COLLECTIONS = 100_000
+"""Rows are made of very many small objects, in no circles, among which Python would look for circles all the time."""
+
+
+def _start_worker(path: str) -> None:
     global _preparer
-    _preparer = preparer
+    _preparer = pickle.loads(Path(path).read_bytes())
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread per worker; the workers are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends the workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
