@@ -1,21 +1,18 @@
-"""`tunesmith export`: bit for bit what merging in memory gives, whole or not at all, and refused where it must be."""
+"""Merging from file to file: bit for bit what merging in memory gives, and refused where it must be."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from adapted import adapt, same
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.config.model import ModelConfig
-from tunesmith.export import beside, plan
 from tunesmith.export.command import export_command
-from tunesmith.log import ModelError, OptionError, RunError
+from tunesmith.log import ModelError
 from tunesmith.models.merging import in_memory, stream
 from tunesmith.models.where import Source
 
@@ -58,21 +55,6 @@ def base_of(folder_of: Folders, tmp_path: Path) -> Callable[..., Path]:
     return build
 
 
-def adapt(base: Path, folder: Path, seed: int = 1, **options: object) -> Path:
-    """Save an adapter that changes everything it can."""
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    tuned: PeftModel = get_peft_model(
-        model, LoraConfig(**{"r": 4, "lora_alpha": 7, "task_type": "CAUSAL_LM"} | options)
-    )
-    with torch.no_grad():
-        for weight in tuned.parameters():
-            if weight.requires_grad:
-                weight += 0.1 * torch.randn_like(weight)
-    tuned.save_pretrained(folder, save_embedding_layers=False)
-    return folder
-
-
 def export(*words: object) -> int:
     return export_command([str(word) for word in words])
 
@@ -84,12 +66,6 @@ def in_memory_tensors(base: Path, adapters: list[Path], folder: Path) -> dict[st
     cfg = ModelConfig(model_name_or_path=str(base))
     in_memory.write(Source(str(base), base), sources, cfg, folder, most_bytes=10**9, device=torch.device("cpu"))
     return load_file(folder / "model.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert tensor.dtype == other[name].dtype and torch.equal(tensor, other[name]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -139,31 +115,6 @@ def test_a_tied_end_is_never_parted(base_of, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_without_adapters_is_copied_and_opens(base_of, tmp_path: Path) -> None:
-    base = base_of("qwen3_tied")
-    assert export(base, "--export_dir", tmp_path / "out") == 0
-    same(load_file(tmp_path / "out" / "model.safetensors"), load_file(base / "model.safetensors"))
-    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (base, tmp_path / "out"))
-    assert after.chat_template == before.chat_template and after.get_vocab() == before.get_vocab()
-
-
-def test_weights_are_divided_and_found_again(base_of, tmp_path: Path, monkeypatch) -> None:
-    base = base_of("llama")
-    monkeypatch.setattr("tunesmith.export.command.GIGABYTE", 20_000)
-    assert export(base, "--export_dir", tmp_path / "out", "--export_size", "1") == 0
-    monkeypatch.undo()
-    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
-    shards = {file.name: load_file(file) for file in (tmp_path / "out").glob("*.safetensors")}
-    before = load_file(base / "model.safetensors")
-    assert len(shards) > 2 and set(index["weight_map"].values()) == set(shards)
-    assert all(name in shards[file] for name, file in index["weight_map"].items())
-    assert index["metadata"]["total_size"] == sum(t.numel() * t.element_size() for t in before.values())
-    assert export(tmp_path / "out", "--export_dir", tmp_path / "again") == 0
-    same(load_file(tmp_path / "again" / "model.safetensors"), before)
-    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_result_that_is_not_finite_is_named_and_nothing_is_left(bad: float, base_of, tmp_path: Path) -> None:
     base = base_of("qwen2")
@@ -191,84 +142,3 @@ def test_an_adapter_that_does_not_fit_is_refused(base_of, tmp_path: Path) -> Non
     save_file({key: tensor for key, tensor in tensors.items() if "layers.1.self_attn.v_proj" not in key}, file)
     with pytest.raises(ModelError, match=r"it lacks model\.layers\.1\.self_attn\.v_proj"):
         export(base, f"adapter_name_or_path={adapter}", "--export_dir", tmp_path / "out")
-
-
-def test_nothing_is_written_over(base_of, tmp_path: Path, monkeypatch) -> None:
-    base = base_of("qwen2")
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "mine.txt").touch()
-    with pytest.raises(OptionError, match="is not empty"):
-        export(base, "--export_dir", full)
-    with pytest.raises(OptionError, match="is the folder that model_name_or_path names"):
-        export(base, "--export_dir", base)
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(OptionError, match=r"needs .* GB, and the disk has 0\.0 GB free"):
-        export(base, "--export_dir", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (["export_legacy_format=true"], "nothing is pickled"),
-        (["export_quantization_bit=4"], "not built yet"),
-        (["export_hub_model_id=a/b", "use_modelscope=true"], "ModelScope"),
-        ([], "export_dir: is missing"),
-    ],
-)
-def test_what_is_not_built_is_refused_before_anything_starts(words: list[str], reason: str, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=reason):
-        export("some/model", *words, *([f"export_dir={tmp_path / 'out'}"] if words else []))
-
-
-def test_the_adapters_folder_brings_tokenizer_template_and_end_tokens(base_of, tmp_path: Path) -> None:
-    base = base_of("qwen2")
-    adapter = adapt(base, tmp_path / "adapter", target_modules=["q_proj"])
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.chat_template = "{{ 'trained so' }}"
-    tokenizer.save_pretrained(adapter)
-    (adapter / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
-    assert export(base, f"adapter_name_or_path={adapter}", "--export_dir", tmp_path / "out") == 0
-    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == "{{ 'trained so' }}"
-    assert json.loads((tmp_path / "out" / beside.GENERATION).read_text())["eos_token_id"] == [2, 5]
-    words = [base, f"adapter_name_or_path={adapter}", "--export_dir", tmp_path / "named", "--template", "chatml"]
-    assert export(*words) == 0
-    named = AutoTokenizer.from_pretrained(tmp_path / "named")
-    text = named.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
-    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-
-
-def test_an_adapters_folder_alone_names_its_base(base_of, tmp_path: Path) -> None:
-    base = base_of("qwen2")
-    adapter = adapt(base, tmp_path / "adapter", target_modules=["q_proj"])
-    assert export(adapter, "--export_dir", tmp_path / "out") == 0
-    assert PretrainedConfig.from_pretrained(tmp_path / "out").model_type == "qwen2"
-
-
-class Hub:
-    """Stands in for the hub's client and remembers what it was asked."""
-
-    asked: ClassVar[list[tuple]] = []
-
-    def __init__(self, token: str | None) -> None:
-        self.asked.append(("token", token))
-
-    def create_repo(self, name: str, exist_ok: bool) -> SimpleNamespace:
-        return SimpleNamespace(repo_id=name)
-
-    def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
-        if repo_id == "me/none":
-            raise OSError("no such account")
-        self.asked.append((repo_id, sorted(path.name for path in Path(folder_path).glob("*.safetensors"))))
-
-
-def test_a_whole_folder_is_uploaded(base_of, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    base = base_of("qwen2")
-    words = ["--hf_hub_token", "secret", "--export_hub_model_id"]
-    assert export(base, "--export_dir", tmp_path / "out", *words, "me/mine") == 0
-    assert Hub.asked == [("token", "secret"), ("me/mine", ["model.safetensors"])]
-    with pytest.raises(RunError, match=r"is whole, but me/none was not uploaded: no such account"):
-        export(base, "--export_dir", tmp_path / "other", *words, "me/none")
-    assert (tmp_path / "other" / "model.safetensors").is_file()

@@ -72,4 +72,4 @@ class Behind:
             try:
                 os.fdatasync(self._stream.fileno())
             except OSError as failure:
-                self._failure = failure
+                self._failure = self._failure or failure
