@@ -67,6 +67,7 @@ EXTRAS = {
     "swanlab": "swanlab",
     "trackio": "trackio",
     "modelscope": "modelscope",
+    "http": "aiohttp",
 }
 """Extra -> the package it brings."""
 
