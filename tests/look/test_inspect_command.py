@@ -261,3 +261,24 @@ def test_a_stream_is_told_by_its_first_rows(
     assert (totals["rows_read"], totals["steps_per_epoch"], totals["streamed"]) == (12, None, True)
     assert inspect_command([*words, "--fail-if", "steps_per_epoch<2"]) == 3
     assert "there is no steps_per_epoch with streaming" in capsys.readouterr().err
+
+
+def test_weights_are_shown_where_a_row_has_them(yaml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."} | loss]}
+        for loss in ({"loss": 0.5}, {"loss": 1.0})
+    ]
+    (tmp_path / "weighted.json").write_text(json.dumps(rows), encoding="utf-8")
+    page, dump, data = tmp_path / "x.html", tmp_path / "x.jsonl", f"dataset={tmp_path / 'weighted.json'}"
+    assert inspect_command([str(yaml), data, "--row", "1,2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  + assistant")]
+    assert lines == ["  + assistant   (trained with weight 0.5) Hello.", "  + assistant   Hello."]
+    assert inspect_command([str(yaml), data, "--row", "1,2", "--html", str(page), "--dump", str(dump)]) == 0
+    capsys.readouterr()
+    assert "assistant, trained with weight 0.5" in page.read_text() and "assistant, trained" in page.read_text()
+    weighted, plain = map(json.loads, dump.read_text().splitlines())
+    assert "weights" not in plain
+    assert weighted["weights"] == [0.0 if label == -100 else 0.5 for label in weighted["labels"]]
+    assert inspect_command([str(yaml), data, "--json", "--row", "1,2"]) == 0
+    weighted_row, plain_row = json.loads(capsys.readouterr().out)["rows"]
+    assert weighted_row["samples"][0]["weights"] == weighted["weights"] and "weights" not in plain_row["samples"][0]
