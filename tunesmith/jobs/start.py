@@ -5,6 +5,7 @@ import importlib
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from tunesmith.config.load import Loaded, load
 from tunesmith.jobs import folder, processes
@@ -24,7 +25,10 @@ def train_command(arguments: list[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
     importlib.import_module("tunesmith.train.early").check(loaded)
-    return importlib.import_module("tunesmith.train.run").run(loaded)
+    code: int = importlib.import_module("tunesmith.train.run").run(loaded)
+    if processes.is_worker():
+        _leave(code)
+    return code
 
 
 def process_count(loaded: Loaded) -> int:
@@ -35,6 +39,14 @@ def process_count(loaded: Loaded) -> int:
     if cfg.train.nproc_per_node is not None:
         return cfg.train.nproc_per_node
     return processes.gpus() if cfg.model.device != "cpu" else 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End this worker at once.  Taking the process group down in good order can wait for ever: its threads wait for the
+    interpreter, which waits for them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_with_parent() -> None:

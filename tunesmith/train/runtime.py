@@ -153,8 +153,8 @@ class Runtime:
         self.wait()
 
     def close(self) -> None:
-        """Leave the process group."""
-        self.accelerator.end_training()
+        """Wait for the others before leaving.  The process group ends with its processes, as `jobs/start.py` ends them."""
+        self.wait()
 
     # -- randomness
 
