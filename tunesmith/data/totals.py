@@ -53,7 +53,7 @@ class Totals:
     lengths: list[Bin]
     """Of samples as they are before they are packed into rows, or cut into blocks."""
     padding: float
-    """Share of padding in all that is computed in the first epoch."""
+    """Share of padding in the first epoch's micro-batches, for a model that needs rows of one length."""
     fill_rate: float | None
     """Of packed rows: tokens, divided by those there is room for; None without packing."""
     rows_per_step: float
@@ -76,7 +76,7 @@ class Totals:
         for number, bin in enumerate(self.lengths):
             bar = "#" * max(round(BAR_WIDTH * bin.samples / most), bin.samples > 0)
             lines.append(f"{'' if number else 'lengths':13} {bin.range:>{width}} {bin.samples:>9,} {bar}".rstrip())
-        lines.append(f"padding       {self.padding:.1%} of what is computed")
+        lines.append(f"padding       {self.padding:.1%} where a model needs rows of one length; most need none")
         each = f"{self.rows_per_step:,.4g} rows each"
         if self.steps_per_epoch is None:
             about = f"              all but the steps is of the first {self.rows_read:,} rows; the others are streamed"

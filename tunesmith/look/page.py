@@ -55,7 +55,7 @@ def _cards(totals: Totals) -> str:
         ("cut", f"{totals.cut:,}", f"to {totals.cutoff_len:,} tokens"),
         ("tokens", f"{totals.tokens:,}", f"the longest sample {totals.longest:,}"),
         ("trained", f"{totals.trained_fraction:.1%}", f"{totals.trained_tokens:,} tokens"),
-        ("padding", f"{totals.padding:.1%}", "of what is computed"),
+        ("padding", f"{totals.padding:.1%}", "where rows are padded"),
         (
             "steps an epoch",
             f"{totals.steps_per_epoch:,}",

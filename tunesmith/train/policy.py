@@ -6,7 +6,8 @@ from transformers import PreTrainedModel
 
 from tunesmith import catalog
 from tunesmith.config.schema import Config
-from tunesmith.log import note
+from tunesmith.log import ModelError, note
+from tunesmith.models import ragged
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
 from tunesmith.models.predict import Predictor, predictor
@@ -18,15 +19,13 @@ from tunesmith.train.runtime import Runtime
 
 def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool) -> PreTrainedModel:
     """The base model on this process's device, in the precision its weights need."""
-    chosen = attention(cfg, source, runtime)
-    note("flash_attn", f"{cfg.model.flash_attn} means {chosen} here")
     return load_model(
         source,
         cfg.model,
         dtype=runtime.precision.load_dtype(cfg.tuning),
         device=runtime.device,
         trainable=trainable,
-        attention=chosen,
+        attention=attention(cfg, source, runtime),
     )
 
 
@@ -51,17 +50,23 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
     return tuned
 
 
-def asked(cfg: Config, model: PreTrainedModel | PeftModel) -> Predictor:
-    """The model as the loop asks it: in the fastest of the ways that it passes a trial of."""
-    chosen = predictor(
-        model,
-        no_padding=cfg.model.flash_attn in ("auto", "fa2") and "no_padding" not in cfg.model.disable_speedups,
-        fused_loss="fused_loss" not in cfg.model.disable_speedups,
-    )
-    if cfg.model.flash_attn == "auto" and not chosen.ragged and "no_padding" not in cfg.model.disable_speedups:
-        note(
-            "flash_attn", "this model's attention does not do without padding; rows of a batch are padded to one length"
+def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, isolated: bool = False) -> Predictor:
+    """The model as the loop asks it: in the fastest of the ways that it passes a trial of.  `isolated` as in
+    `tuned_model`; raises ModelError where only rows without padding would keep samples apart, and they do not go."""
+    written, plain = cfg.model.flash_attn, model.config._attn_implementation
+    needed = plain.startswith("flash_attention")
+    wanted = written == "auto" and "no_padding" not in cfg.model.disable_speedups
+    with runtime.autocast():
+        chosen = predictor(
+            model, no_padding=needed or wanted, fused_loss="fused_loss" not in cfg.model.disable_speedups
         )
+    if isolated and needed and not chosen.ragged:
+        raise ModelError(f"packing: {plain} lets samples in one row see each other in this model; set packing: false")
+    now = "attention within each row" if model.config._attn_implementation == ragged.NAME else plain
+    note(
+        "flash_attn",
+        f"{written} means {now} here, {'without padding' if chosen.ragged else 'rows padded to one length'}",
+    )
     return chosen
 
 

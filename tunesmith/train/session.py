@@ -47,7 +47,7 @@ class Session:
         rows = inputs.prepared.train
         isolated = isinstance(rows, Packed) and rows.isolated
         self.model = tuned_model(cfg, inputs.source, runtime, isolated=isolated)
-        self.asked = asked(cfg, self.model)
+        self.asked = asked(cfg, self.model, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.asked)
         self.objective = inputs.stage.objective()
         self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
