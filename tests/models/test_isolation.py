@@ -23,5 +23,3 @@ def test_a_model_whose_state_runs_on_is_refused() -> None:
     config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4, intermediate_size=32)
     with pytest.raises(ModelError, match="packing: MambaForCausalLM lets samples in one row see each other"):
         require_isolation(MambaForCausalLM(config))
-
-
