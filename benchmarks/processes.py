@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOK_SECONDS = 0.1
-"""Time between two looks at the memory."""
+"""Time between two looks."""
+
+REST = 100
+"""A look at the memory holds a process up, so after one this many times as long is none."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,16 @@ def run(
 ) -> Cost:
     """Run a command to its end, its words going to `log`; `look` is called all the while with the seconds since the start.
     Exits when the command fails."""
-    peak = 0.0
+    peak = due = 0.0
     with open(log, "wb") as words:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         while process.poll() is None:
-            peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
-            look(time.perf_counter() - began)
+            now = time.perf_counter()
+            look(now - began)
+            if now >= due:
+                peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
+                due = now + REST * (time.perf_counter() - now)
             time.sleep(LOOK_SECONDS)
         seconds = time.perf_counter() - began
     if process.returncode:

@@ -1,10 +1,12 @@
 """Devices, processes, arithmetic and randomness of a run.  The only file that imports accelerate."""
 
+import ctypes
 import dataclasses
 import datetime
 import hashlib
 import json
 import os
+import platform
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,6 +23,9 @@ from tunesmith.config.train import TrainConfig
 from tunesmith.data.sample import Batch
 from tunesmith.log import OptionError
 from tunesmith.models.precision import resolve_compute_type
+
+MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
+"""glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD -> bytes."""
 
 
 class Runtime:
@@ -42,6 +47,8 @@ class Runtime:
                 step_scheduler_with_optimizer=False,
             )
         self.device = self.accelerator.device
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
@@ -190,3 +197,12 @@ class Runtime:
             torch.cuda.set_rng_state(mine, self.device)
         if self.scales and "scaler" in states:
             self._scaler.load_state_dict(json.loads(bytes(states["scaler"].tolist())))
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep large blocks that torch frees, for the next ones, instead of asking the system for fresh pages in
+    every operation."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for option, value in MALLOC.items():
+            libc.mallopt(option, value)
