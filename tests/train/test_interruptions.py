@@ -211,7 +211,14 @@ def test_a_learning_rate_beyond_reason_stops_the_run_and_no_non_finite_weight_is
         RunError, match=r"step \d+: the (loss|gradient).*Rows of this step: talk.json row \d+"
     ) as failure:
         train(
-            "run", finetuning_type="full", learning_rate=1e9, weight_decay=1e3, save_steps=1, max_grad_norm=0, optim="sgd", plot_loss=True
+            "run",
+            finetuning_type="full",
+            learning_rate=1e9,
+            weight_decay=1e3,
+            save_steps=1,
+            max_grad_norm=0,
+            optim="sgd",
+            plot_loss=True,
         )
     assert "last good checkpoint" in str(failure.value)
     assert runs.read_facts(tmp_path / "run")["status"] == "failed"
@@ -222,7 +229,14 @@ def test_a_learning_rate_beyond_reason_stops_the_run_and_no_non_finite_weight_is
 def test_rows_of_a_stream_are_named_when_a_number_is_not_finite(train: Train) -> None:
     with pytest.raises(RunError, match=r"Rows of this step: talk.json row \d+, talk.json row \d+"):
         train(
-            "run", finetuning_type="full", learning_rate=1e9, weight_decay=1e3, max_grad_norm=0, optim="sgd", streaming=True, max_steps=20
+            "run",
+            finetuning_type="full",
+            learning_rate=1e9,
+            weight_decay=1e3,
+            max_grad_norm=0,
+            optim="sgd",
+            streaming=True,
+            max_steps=20,
         )
 
 

@@ -55,7 +55,7 @@ def key(
     parts["tokenizer"] = tokenizer_hash(tokenizer)
     if chat_format is not None:
         words = " ".join(chat_format.stop_words)
-        parts["chat format"] = f"{chat_format.name} {_hash(f'{chat_format.chat_template()} {words}')}"
+        parts["chat format"] = _hash(f"{chat_format.name} {chat_format.chat_template()} {words}")
     parts["version of tunesmith"] = _code()
     return parts
 

@@ -27,6 +27,9 @@ KEPT = 4
 ONES = 1 << 20
 """Weights that are written at once."""
 
+LONGEST_SHOWN = 60
+"""Characters of a value that are shown when it differs."""
+
 META = "meta.json"
 WEIGHTS = "weights"
 """The array that only a store has in which some token weighs neither 0 nor 1."""
@@ -256,7 +259,8 @@ def _is_hash(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _slug(names: str) -> str:
