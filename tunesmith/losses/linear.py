@@ -53,13 +53,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad
         head, kind = weight.to(hidden.dtype), hidden.device.type
-        chunk = max(1, CHUNK[kind] // len(weight))
+        pieces = -(-len(hidden) // max(1, CHUNK[kind] // len(weight)))
+        chunk = -(-len(hidden) // max(1, pieces))  # all of one size: a small rest would cost as much as a whole one
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         by_hidden = torch.empty_like(hidden) if wanted[0] else None
         by_weight = torch.zeros_like(weight) if wanted[1] else None
         by_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
         with torch.autocast(kind, enabled=False):
-            for start in range(0, len(hidden), chunk):
+            for start in range(0, len(hidden), max(1, chunk)):
                 part = slice(start, start + chunk)
                 counts = None if weights is None else weights[part, None]
                 logits = hidden[part] @ head.t()
