@@ -155,6 +155,7 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(parts, engine, caps
         if calls == 6:
             signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     hook = model.register_forward_hook(interrupt)
     try:
         talk = Talk(engine, dataclasses.replace(GREEDY, max_new_tokens=400), patient=True)
@@ -163,6 +164,7 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(parts, engine, caps
         assert 6 <= calls < 100, "the worker stopped soon after"
     finally:
         hook.remove()
+        signal.signal(signal.SIGINT, before)
     stopped = capsys.readouterr().out
     Talk(engine, GREEDY, patient=True).say("Hello")
     assert stopped[:3] == capsys.readouterr().out[:3]

@@ -48,7 +48,8 @@ class Division:
     padded: bool = True
     """Rows of a micro-batch are padded to the longest; otherwise only their own tokens take room."""
     merged: bool = False
-    """A micro-batch holds as many rows as have room where `batch_size` rows as long as the window's longest would lie."""
+    """A micro-batch holds as many rows as have room where `batch_size` padded ones as long as the window's longest would
+    lie; nothing is padded."""
 
     @property
     def window_rows(self) -> int:
@@ -79,9 +80,7 @@ class Division:
             shares = [batches[each :: self.ranks] for each in range(self.ranks)]
         elif self.merged:
             room = self.batch_size * int(lengths[rows].max())
-            shares = [
-                _within(rows[each :: self.ranks], lengths, room, padded=self.padded) for each in range(self.ranks)
-            ]
+            shares = [_level(rows[each :: self.ranks], lengths, room) for each in range(self.ranks)]
         else:
             return divide(rows, self.batch_size, self.ranks, rank)
         return shares[rank] + [[FILLER]] * (max(map(len, shares)) - len(shares[rank]))
@@ -137,3 +136,20 @@ def _within(rows: np.ndarray, lengths: np.ndarray, budget_tokens: int, *, padded
             longest = taken = tokens
         batches[-1].append(row)
     return batches
+
+
+def _level(rows: np.ndarray, lengths: np.ndarray, room_tokens: int) -> list[list[int]]:
+    """As few micro-batches as can be found whose tokens have room, of about equally many tokens each: the longest row
+    first, each into the one that holds least."""
+    in_order = _within(rows, lengths, room_tokens, padded=False)
+    fewest = -(-int(lengths[rows].sum()) // room_tokens)
+    for count in range(fewest, len(in_order) + 1):
+        batches: list[list[int]] = [[] for _ in range(count)]
+        taken = [0] * count
+        for row in _longest_first(rows, lengths).tolist():
+            least = taken.index(min(taken))
+            batches[least].append(row)
+            taken[least] += int(lengths[row])
+        if max(taken, default=0) <= room_tokens and all(batches):
+            return batches
+    return in_order
