@@ -24,6 +24,7 @@ NOT_RUN = {
     "make install": "it installs packages",
     "make test": "it would run this test",
     "make check": "it is part of `make test`",
+    ".venv/bin/python benchmarks/": "it takes minutes",
     ".venv/bin/python -m pytest": "it would run tests inside a test",
     "source <(": "it changes the reader's shell",
 }

@@ -102,3 +102,15 @@ def test_a_tuned_head_is_the_one_that_is_asked(tmp_path: Path) -> None:
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=0)
     assert any("lm_head" in name for name in found[1][1])
     assert found[0][1].keys() == found[1][1].keys()
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama", "gemma3"])
+def test_bf16_is_as_near_the_truth_as_the_plain_way(name: str) -> None:
+    _, truth = cost(predictor(built(name), no_padding=False, fused_loss=False))
+    apart = []
+    for fast in (False, True):
+        asked = predictor(built(name).bfloat16(), no_padding=fast, fused_loss=fast)
+        assert asked.ragged == fast
+        _, gradients = cost(asked)
+        apart.append(sum(float((gradients[weight].float() - truth[weight]).norm() ** 2) for weight in truth) ** 0.5)
+    assert apart[1] <= 1.1 * apart[0]

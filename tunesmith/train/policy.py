@@ -8,6 +8,7 @@ from tunesmith import catalog
 from tunesmith.config.schema import Config
 from tunesmith.log import ModelError, note
 from tunesmith.models import ragged
+from tunesmith.models.elementwise import lighten
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
 from tunesmith.models.predict import Predictor, predictor
@@ -47,6 +48,8 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
     tuned: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))
     if isinstance(tuned, PeftModel) and "fused_adapters" not in cfg.model.disable_speedups:
         fuse(tuned)
+    if "lighter_layers" not in cfg.model.disable_speedups:
+        lighten(tuned)
     return tuned
 
 

@@ -1,0 +1,85 @@
+"""Lighter norms and gates compute what the model's own do, and leave alone what they do not know."""
+
+import pytest
+import torch
+import transformers
+import zoo
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tunesmith.models.elementwise import lighten
+
+GEMMA3 = (transformers.Gemma3TextConfig, {**zoo.GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8})
+
+
+def built(name: str) -> PreTrainedModel:
+    kind, shape = {**zoo.ARCHITECTURES, "gemma3": GEMMA3}[name]
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(kind(**shape)).eval()
+    zoo.shake(model)
+    return model
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    ids = torch.arange(3, 27).view(2, 12)
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("name", "norms", "gates"),
+    [("qwen2", 5, 2), ("qwen3_tied", 9, 2), ("llama", 5, 2), ("gemma2", 9, 0), ("gemma3", 13, 0), ("gpt_neox", 0, 0)],
+)
+def test_outputs_and_gradients_stay(name: str, norms: int, gates: int) -> None:
+    model = built(name)
+    logits, before = zoo.logits(model), gradients(model)
+    assert lighten(model) == {"norms": norms, "gates": gates}
+    torch.testing.assert_close(zoo.logits(model), logits, rtol=1e-5, atol=1e-5)
+    after = gradients(model)
+    largest = max(float(gradient.abs().max()) for gradient in before.values())
+    for weight, gradient in before.items():
+        torch.testing.assert_close(after[weight], gradient, rtol=1e-4, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
+def test_bf16_is_as_near_the_truth_as_the_model_s_own(name: str) -> None:
+    truth, apart = gradients(built(name)), []
+    for light in (False, True):
+        model = built(name).bfloat16()
+        if light:
+            assert lighten(model)["norms"]
+        found = gradients(model)
+        apart.append(sum(float((found[weight].float() - truth[weight]).norm() ** 2) for weight in truth) ** 0.5)
+    assert apart[1] <= 1.1 * apart[0]
+
+
+def test_less_is_kept_for_the_way_back() -> None:
+    kept = []
+    for light in (False, True):
+        model = built("qwen2").bfloat16().requires_grad_(False)
+        model.enable_input_require_grads()
+        if light:
+            lighten(model)
+        sizes = dict[int, int]()
+
+        def keep(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(input_ids=torch.arange(3, 27).view(2, 12), use_cache=False)
+        kept.append(sum(sizes.values()))
+    assert kept[1] < 0.9 * kept[0]
+
+
+def test_a_norm_that_does_something_else_stays() -> None:
+    class OddRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.rand(8)), 1e-6
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.weight * x / (x.abs().mean(-1, keepdim=True) + self.eps)
+
+    assert lighten(nn.Sequential(OddRMSNorm())) == {"norms": 0, "gates": 0}

@@ -1,0 +1,116 @@
+"""Norms and gated activations that keep less for the way back, in place of those that agree with them in a trial.
+
+A model's own norm keeps a copy in fp32; its gated layer keeps the activation beside what it came from.  Here both are
+made again from what is kept in any case.  Knows modules and tensors; knows no architecture: names are only where to look,
+and a module that computes anything else stays as it is.
+"""
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+"""How far the same norm or activation may part from the module's own, relative to its largest value."""
+
+Way = Callable[[Any, Tensor], Tensor]
+
+
+def lighten(model: nn.Module) -> dict[str, int]:
+    """Let norms and gated layers that pass a trial compute in the lighter way; returns how many of each do."""
+    with torch.no_grad():
+        norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+        gates = [module for module in model.modules() if type(module).__name__.endswith("MLP")]
+        return {"norms": sum(map(_lighten_norm, norms)), "gates": sum(map(_lighten_gate, gates))}
+
+
+def _lighten_norm(module: nn.Module) -> bool:
+    """Whether the module is one of the known norms, which it now computes in the lighter way."""
+    parts = dict(module.named_parameters(recurse=False))
+    values = vars(module)
+    eps = values.get("variance_epsilon", values.get("eps"))
+    if list(parts) != ["weight"] or parts["weight"].ndim != 1 or not isinstance(eps, float):
+        return False
+    ways = tuple(_norm(eps, around_one=around_one) for around_one in (False, True))
+    return _take_first_that_agrees(module, ways, parts["weight"].shape[0], parts["weight"])
+
+
+def _norm(eps: float, *, around_one: bool) -> Way:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out: Tensor = _Norm.apply(x, self.weight, eps, around_one)
+        return out
+
+    return forward
+
+
+def _lighten_gate(module: nn.Module) -> bool:
+    """The same of a gated layer: down(silu(gate(x)) * up(x))."""
+    parts = dict(module.named_children())
+    if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= parts.keys():
+        return False
+    if type(parts["act_fn"]) is not nn.SiLU and type(parts["act_fn"]).__name__ != "SiLUActivation":
+        return False
+    weight = next(parts["gate_proj"].parameters())
+    return _take_first_that_agrees(module, (_gated,), weight.shape[-1], weight)
+
+
+def _gated(self: Any, x: Tensor) -> Tensor:
+    out: Tensor = self.down_proj(_Gate.apply(self.gate_proj(x), self.up_proj(x)))
+    return out
+
+
+def _take_first_that_agrees(module: nn.Module, ways: tuple[Way, ...], width: int, like: Tensor) -> bool:
+    tried = torch.linspace(-2, 3, 4 * width, device=like.device).view(1, 4, width).sin().to(like.dtype)
+    own = module(tried)
+    for way in ways:
+        found = way(module, tried)
+        if found.dtype == own.dtype and (found - own).abs().max() <= ROUNDING[own.dtype] * own.abs().max():
+            module.forward = MethodType(way, module)
+            return True
+    return False
+
+
+class _Norm(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + eps) * weight, in fp32 up to the weight; keeps x and the roots.  `around_one`: the weight is what
+    is added to 1, and multiplied in fp32 too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, around_one: bool) -> Tensor:
+        exact = x.float()
+        root = exact.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, root)
+        ctx.around_one = around_one
+        normed = exact * root
+        return normed.mul_(1.0 + weight.float()).to(x.dtype) if around_one else weight * normed.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, root = ctx.saved_tensors
+        normed = x.float() * root
+        by_weight = None
+        if ctx.needs_input_grad[1]:
+            by_weight = (grad.float() * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        by_normed = grad.float() * (1.0 + weight.float() if ctx.around_one else weight.float())
+        along = (by_normed * normed).mean(-1, keepdim=True)
+        return by_normed.sub_(normed.mul_(along)).mul_(root).to(x.dtype), by_weight, None, None
+
+
+class _Gate(torch.autograd.Function):
+    """silu(gate) * up, which keeps only the two."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        by_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        return by_gate, F.silu(gate).mul_(grad)
