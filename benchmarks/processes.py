@@ -16,7 +16,8 @@ REST = 100
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds from start to exit, and the most memory a process and all below it held together."""
+    """Seconds from start to exit, and the most memory held: by the process and all below it together when somebody looked,
+    or by one of them at any time, whichever is more."""
 
     seconds: float
     mebibytes: float
@@ -31,17 +32,20 @@ def run(
     with open(log, "wb") as words:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT, env={**os.environ, **environment})
-        while process.poll() is None:
+        pid = 0
+        while not pid:
             now = time.perf_counter()
             look(now - began)
             if now >= due:
                 peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
                 due = now + REST * (time.perf_counter() - now)
             time.sleep(LOOK_SECONDS)
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with {process.returncode}; see {log}")
-    return Cost(seconds, peak)
+    return Cost(seconds, max(peak, usage.ru_maxrss / 1024))
 
 
 def flags(options: Mapping[str, object]) -> list[str]:
