@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 import zoo
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -71,6 +72,16 @@ def test_less_is_kept_for_the_way_back() -> None:
             model(input_ids=torch.arange(3, 27).view(2, 12), use_cache=False)
         kept.append(sum(sizes.values()))
     assert kept[1] < 0.9 * kept[0]
+
+
+def test_dropout_hides_no_gate_and_draws_no_numbers() -> None:
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(built("qwen2"), config)
+    zoo.shake(model)
+    model.train()
+    state = torch.get_rng_state()
+    assert lighten(model)["gates"] == 2
+    assert model.training and torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_norm_that_does_something_else_stays() -> None:

@@ -22,10 +22,14 @@ Way = Callable[[Any, Tensor], Tensor]
 
 def lighten(model: nn.Module) -> dict[str, int]:
     """Let norms and gated layers that pass a trial compute in the lighter way; returns how many of each do."""
+    norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
+    gates = [module for module in model.modules() if type(module).__name__.endswith("MLP")]
+    was_training = model.training
+    model.eval()  # dropout would make any two results differ
     with torch.no_grad():
-        norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
-        gates = [module for module in model.modules() if type(module).__name__.endswith("MLP")]
-        return {"norms": sum(map(_lighten_norm, norms)), "gates": sum(map(_lighten_gate, gates))}
+        found = {"norms": sum(map(_lighten_norm, norms)), "gates": sum(map(_lighten_gate, gates))}
+    model.train(was_training)
+    return found
 
 
 def _lighten_norm(module: nn.Module) -> bool:
