@@ -24,8 +24,12 @@ MORE = {
         transformers.GptOssConfig,
         {**zoo.GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
     ),
+    "llama4": (
+        transformers.Llama4TextConfig,
+        {**zoo.GROUPED, "head_dim": 8, "intermediate_size_mlp": 64, "num_local_experts": 2, "attention_chunk_size": 8},
+    ),
 }
-PADDED = ("bloom", "gpt_oss")
+PADDED = ("bloom", "gpt_oss", "llama4")
 
 
 def built(name: str) -> PreTrainedModel:

@@ -111,7 +111,7 @@ def _heads(causal: PreTrainedModel) -> Iterator[Head]:
     linear = causal.get_output_embeddings()
     if isinstance(linear, ModulesToSaveWrapper):
         linear = linear.modules_to_save[linear.active_adapters[0]]
-    if type(linear) is not nn.Linear:
+    if type(linear) is not nn.Linear or causal.get_decoder() is causal:  # some give themselves for want of a decoder
         return
     said = causal.config.get_text_config().to_dict()
     divided, factor = said.get("logits_scaling"), said.get("logit_scale")
@@ -128,7 +128,12 @@ def _agrees(causal: PreTrainedModel, head: Head, rows: list[Tensor], truth: Tens
 
 def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: Tensor) -> bool:
     """Whether two rows behind one another give the logits that each gives alone.  Leaves the model's attention as it was
-    if not."""
+    if not.
+
+    There are no masks then, so a model must tell its attention of windows itself, as it does where FlashAttention may be
+    used; chunks, which only masks tell of, are longer than what is tried here."""
+    if not causal._supports_flash_attn or causal.config.get_text_config().to_dict().get("attention_chunk_size"):
+        return False
     plain = causal.config._attn_implementation
     tokens = torch.tensor([0, *(row.shape[1] for row in rows)], dtype=torch.int32, device=causal.device)
     positions = torch.cat([torch.arange(row.shape[1], device=causal.device) for row in rows])[None]
