@@ -1,11 +1,22 @@
-"""Evaluation sets are told by their names, together or each by itself, for prepared and streamed training alike."""
+"""Evaluation sets are told by their names, together or each by itself, for prepared and streamed training alike; their loss
+is the mean over trained tokens however rows are batched."""
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tunesmith.data.sample import IGNORED, Batch, Sample
+from tunesmith.models.predict import predictor
+from tunesmith.train.evaluate import evaluate, micro_batches
+from tunesmith.train.objectives import NextToken
 
 Train = Callable[..., Path]
 
@@ -44,3 +55,104 @@ def test_rows_held_out_of_a_stream_are_evaluated(train: Train, capsys: pytest.Ca
     run = train("run", streaming=True, max_steps=3, val_size=4, eval_steps=1, buffer_size=6)
     assert results(run)["eval_loss"] > 0
     assert "rows kept     17 to train on, 4 to evaluate" in capsys.readouterr().out
+
+
+class Alone:
+    """One of several processes, without the others: what would be summed over all is kept."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int = 0, world_size: int = 1):
+        self.rank, self.world_size = rank, world_size
+        self.summed: list[float] = []
+
+    def autocast(self) -> Any:
+        return nullcontext()
+
+    def to_device(self, batch: Batch) -> Batch:
+        return batch
+
+    def sums(self, *values: float) -> list[float]:
+        self.summed = list(values)
+        return self.summed
+
+
+class Rows:
+    """Rows of random tokens, of which the first third is not trained."""
+
+    lengths = np.array([3, 40, 7, 1, 25, 90, 12, 12, 33, 8, 5], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        ids = np.random.default_rng(index).integers(3, 600, self.lengths[index]).astype(np.int32)
+        return Sample(ids, np.where(np.arange(len(ids)) < len(ids) // 3, IGNORED, ids).astype(np.int32))
+
+    def where(self, index: int) -> str:
+        return f"row {index}"
+
+
+def loaded(folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def truth(tiny_model: Path) -> tuple[float, int]:
+    """The loss summed over each row's trained tokens, every row asked by itself; and how many they are."""
+    model, cost, weight = loaded(tiny_model).eval(), 0.0, 0
+    for sample in map(Rows().__getitem__, range(len(Rows()))):
+        ids, labels = torch.from_numpy(sample.input_ids).long(), torch.from_numpy(sample.labels).long()[1:]
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0, :-1]
+        cost += float(functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORED))
+        weight += int((labels != IGNORED).sum())
+    return cost, weight
+
+
+@pytest.mark.parametrize("no_padding", [True, False])
+@pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize(("batch_size", "ranks"), [(1, 1), (3, 1), (64, 1), (2, 3)])
+def test_the_loss_is_the_mean_over_trained_tokens_however_rows_are_batched(
+    tiny_model: Path, truth: tuple[float, int], no_padding: bool, merged: bool, batch_size: int, ranks: int
+) -> None:
+    policy, sums, steps = predictor(loaded(tiny_model), no_padding=no_padding).train(), np.zeros(2), set()
+    assert policy.ragged == no_padding
+    for rank in range(ranks):
+        runtime: Any = Alone(rank, ranks)
+        told: list[tuple[int, int]] = []
+        found = evaluate(
+            policy,
+            NextToken(),
+            Rows(),
+            runtime,
+            batch_size,
+            0,
+            merged=merged,
+            on_batch=lambda *at, told=told: told.append(at),
+        )
+        assert told[-1][0] == told[-1][1] and len(told) == found.steps
+        steps.add(found.steps)
+        sums += runtime.summed
+    assert len(steps) == 1, "every process takes part in every micro-batch"
+    assert sums[1] == truth[1] and sums[0] == pytest.approx(truth[0], rel=1e-5)
+    assert policy.training
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_micro_batches_take_no_more_room_than_was_asked_for_and_are_few(padded: bool, batch_size: int) -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 300).astype(np.int32)
+    room = batch_size * int(lengths.max())
+    batches = micro_batches(lengths, batch_size, rank=0, ranks=1, padded=padded, enough_tokens=1 << 20)
+    taken = [max(lengths[rows]) * len(rows) if padded else lengths[rows].sum() for rows in batches]
+    assert sorted(row for rows in batches for row in rows) == list(range(300))
+    assert max(taken) <= room and len(batches) <= lengths.sum() / room * (1.6 if batch_size == 1 else 1.2) + 1
+    small = micro_batches(lengths, batch_size, rank=0, ranks=1, padded=padded, enough_tokens=100)
+    assert all(len(rows) == 1 or max(lengths[rows]) * len(rows) <= 100 or not padded for rows in small)
+    assert all(len(rows) == 1 or lengths[rows].sum() <= 100 for rows in small)
+
+
+def test_no_rows_have_no_micro_batches() -> None:
+    assert micro_batches(np.zeros(0, np.int32), 8, rank=0, ranks=2, padded=True, enough_tokens=100) == []

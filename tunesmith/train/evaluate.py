@@ -1,14 +1,16 @@
-"""The loss on rows that are not trained.  Knows an objective and batches; keeps no logits."""
+"""The loss on rows that are not trained.  Knows an objective and how rows fall into batches; keeps no logits."""
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from tunesmith.config.train import TrainConfig
-from tunesmith.data.collate import join, pad
+from tunesmith.config.schema import Config
+from tunesmith.data.batches import batch_of
+from tunesmith.data.division import FILLER, Division, divide
 from tunesmith.data.sample import Samples
 from tunesmith.models.predict import Predictor
 from tunesmith.train.events import speed
@@ -16,6 +18,9 @@ from tunesmith.train.inputs import Inputs
 from tunesmith.train.objectives import Objective
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
+
+ENOUGH = {"cpu": 1 << 13, "cuda": 1 << 15}
+"""Tokens computed at once beyond which a device gains nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,15 @@ class Evaluation:
         return {f"{prefix}_loss": self.loss, f"{prefix}_perplexity": self.perplexity} | timing
 
 
-def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: TrainConfig) -> dict[str, float]:
+def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> dict[str, float]:
     """The results of each evaluation set: `eval_loss`, or `eval_NAME_loss` when there are several."""
     results: dict[str, float] = {}
     objective, evals = inputs.stage.objective(), inputs.prepared.evals
     pad_id = inputs.tokenizer.pad_token_id
+    size, merged = cfg.train.per_device_eval_batch_size, "merged_batches" not in cfg.model.disable_speedups
     for name, samples in evals.items():
-        with Progress(f"evaluating {name}", disable=cfg.disable_tqdm) as progress:
-            found = evaluate(
-                policy, objective, samples, runtime, cfg.per_device_eval_batch_size, pad_id, on_batch=progress.rows
-            )
+        with Progress(f"evaluating {name}", disable=cfg.train.disable_tqdm) as progress:
+            found = evaluate(policy, objective, samples, runtime, size, pad_id, merged=merged, on_batch=progress.rows)
         results |= found.results("eval" if len(evals) == 1 else f"eval_{name}")
     return results
 
@@ -59,28 +63,55 @@ def evaluate(
     runtime: Runtime,
     batch_size: int,
     pad_id: int,
+    *,
+    merged: bool = True,
     on_batch: Callable[[int, int], None],
 ) -> Evaluation:
-    """Mean loss of `samples`; `on_batch(done, total)` is told how far it is.  Leaves random states and mode alone."""
+    """Mean loss of `samples`; `on_batch(done, total)` is told how far it is.  Leaves random states and mode alone.
+
+    `merged`: see `micro_batches`.  The sum of the losses stays on the device until all are made.
+    """
     began = time.perf_counter()
     was_training = policy.training
     policy.eval()
-    cost, weight, steps = 0.0, 0.0, 0
-    mine = range(runtime.rank, len(samples), runtime.world_size)
-    for start in range(0, len(mine), batch_size):
-        rows = mine[start : start + batch_size]
-        chosen = [samples[row] for row in rows]
-        batch = join(chosen, rows) if policy.ragged else pad(chosen, rows, pad_id=pad_id)
-        with runtime.autocast():
-            cost += float(objective(policy, runtime.to_device(batch)).total)
+    batches = micro_batches(
+        samples.lengths,
+        batch_size,
+        rank=runtime.rank,
+        ranks=runtime.world_size,
+        padded=not policy.ragged,
+        enough_tokens=ENOUGH[runtime.device.type] if merged else None,
+    )
+    total, done = sum(row != FILLER for rows in batches for row in rows), 0
+    cost, weight = torch.zeros((), dtype=torch.float64, device=runtime.device), 0.0
+    for rows in batches:
+        batch = batch_of(samples, rows, pad_id, one_row=policy.ragged)
         weight += objective.weight(batch)
-        steps += 1
-        on_batch(min(start + batch_size, len(mine)), len(mine))
+        with runtime.autocast():
+            cost += objective(policy, runtime.to_device(batch)).total
+        done += sum(row != FILLER for row in rows)
+        on_batch(done, total)
     policy.train(was_training)
-    cost, everything = runtime.sums(cost, weight)
+    summed, everything = runtime.sums(float(cost), weight)
     return Evaluation(
-        loss=cost / everything if everything else 0.0,
+        loss=summed / everything if everything else 0.0,
         rows=len(samples),
-        steps=steps,
+        steps=len(batches),
         seconds=time.perf_counter() - began,
     )
+
+
+def micro_batches(
+    lengths: np.ndarray, batch_size: int, *, rank: int, ranks: int, padded: bool, enough_tokens: int | None
+) -> list[list[int]]:
+    """One rank's rows in micro-batches, those of like length together, the longest first; every rank gets equally many.
+
+    A micro-batch takes no more room than `batch_size` rows as long as the longest of all, nor, unless a single row does,
+    more than `enough_tokens`; None: it has `batch_size` rows.  `lengths` int32 [rows]; `padded`: padding takes room.
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    if enough_tokens is None:
+        return divide(order, batch_size, ranks, rank)
+    room = min(batch_size * int(lengths.max(initial=1)), enough_tokens)
+    way = Division(1, 1, ranks, seed=0, shuffle=False, way="token_budget", row_tokens=room, padded=padded)
+    return way.micro_batches(order, lengths, rank)

@@ -129,7 +129,7 @@ def evaluate(loaded: Loaded, inputs: Inputs) -> int:
         raise OptionError("do_eval: there is nothing to evaluate on; give eval_dataset or val_size")
     runtime = Runtime(cfg.train, cfg.model)
     model = untuned_model(cfg, inputs.source, runtime)
-    results = evaluate_all(asked(cfg, model, runtime), inputs, runtime, cfg.train)
+    results = evaluate_all(asked(cfg, model, runtime), inputs, runtime, cfg)
     for name, value in results.items():
         say(f"{name}: {value:.6g}")
     if cfg.train.output_dir and runtime.is_main:

@@ -130,7 +130,7 @@ class Session:
 
     def evaluate(self) -> dict[str, float]:
         """Loss on each evaluation set, written to the log; returns what `eval_results.json` holds."""
-        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg.train)
+        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg)
         here = self.position
         losses = {name: value for name, value in results.items() if name.endswith(("_loss", "_perplexity"))}
         self.record.log(here.step, losses | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
