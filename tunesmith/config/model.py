@@ -48,12 +48,14 @@ class ModelConfig(Section):
     when the memory estimate says so."""
 
     disable_speedups: list[
-        Literal["no_padding", "fused_loss", "fused_adapters", "merged_batches", "lighter_layers"]
+        Literal["no_padding", "fused_loss", "fused_adapters", "merged_batches", "lighter_layers", "kept_memory"]
     ] = []
     """Ways to train faster that are left out, comma-separated. `no_padding`: rows lie behind one another instead of being
     padded to one length; `fused_loss`: the loss comes from hidden states, without whole logits; `fused_adapters`: LoRA and
     the frozen product beside it are one step; `merged_batches`: without padding, as many rows are computed at once as
-    padded ones would have taken room; `lighter_layers`: norms and gated activations keep less for the way back. They change a result by rounding alone."""
+    padded ones would have taken room; `lighter_layers`: norms and gated activations keep less for the way back;
+    `kept_memory`: on a CPU, memory that is freed stays with the process for what comes next. They change a result by
+    rounding alone."""
 
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
     """Stretch the model's positions beyond the length it was trained for."""

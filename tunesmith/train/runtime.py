@@ -47,7 +47,7 @@ class Runtime:
                 step_scheduler_with_optimizer=False,
             )
         self.device = self.accelerator.device
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and "kept_memory" not in model.disable_speedups:
             _keep_freed_memory()
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
