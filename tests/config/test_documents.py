@@ -32,6 +32,7 @@ YAML_WRONG = [
     ("learning_rate:\n", "1: learning_rate: has no value; must be a number"),
     ('do_train: "False"\n', "1: do_train: must be true or false, got the text 'False'; write false"),
     ("do_train: yes\n", "1: do_train: must be true or false, got the text 'yes'; write true"),
+    ("do_train: on\n", "1: do_train: must be true or false, got the text 'on'; write true"),
     ("do_train: 1\n", "1: do_train: must be true or false, got 1"),
     ('packing: "false"\n', "1: packing: must be true or false or contaminated, got 'false'; write false"),
     ("run_name: 12\n", "1: run_name: must be text, got 12; put quotes around it"),

@@ -80,6 +80,7 @@ WRONG = [
     (["--learning_rate", "0"], "--learning_rate: must be above 0, got 0"),
     (["--lora_dropout", "1"], "--lora_dropout: must be below 1, got 1"),
     (["--warmup_ratio", "1"], "--warmup_ratio: must be at least 0 and below 1, got 1"),
+    (["--plot_loss", "on"], "--plot_loss: must be true or false, got 'on'; write true"),
     (["--plot_loss", "maybe"], "--plot_loss: must be true or false, got 'maybe'"),
     (["--no-seed", "3"], "--no-seed: seed is no switch; write --seed VALUE"),
     (["--no-plot_loss=1"], "--no-plot_loss: takes no value"),

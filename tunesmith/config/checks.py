@@ -3,7 +3,9 @@
 Pydantic judges every value; the words are ours.
 """
 
+import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,12 @@ from tunesmith.config.shapes import BOUND_WORDS, NOTHING, SWITCH, Shape, Unreada
 from tunesmith.config.written import Problems, Written
 
 MAY_BE_EMPTY = ("default_system",)
+OF_SEVERAL_LINES = ("default_system", "prompt")
+"""Texts that may hold line breaks.  In a name or a path they are an accident that splits the lines of every log."""
+
+LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095
+"""What file systems take: of a file's name, and of a path."""
+
 REGULAR_EXPRESSIONS = ("lora_target",)
 NOTHING_SET: tuple[Any, ...] = ("", [], {}, ["none"])
 """Defaults that mean that nothing is set, so that writing nothing is writing them."""
@@ -48,6 +56,7 @@ def check(name: str, written: Written, problems: Problems) -> Value | None:
     if name in compat.CASELESS:
         value = _lower(value)
     _check_emptiness(name, value, default)
+    _check_inside(name, value)
     _validate(name, value, shape, written)
     return Value(_folders(name, value, problems), written)
 
@@ -101,8 +110,44 @@ def _check_emptiness(name: str, value: Any, default: Any) -> None:
     for one in value if isinstance(value, list) else [value]:
         if isinstance(value, list) and isinstance(one, str) and not one.strip():
             raise Unreadable("holds an empty text")
-        if isinstance(one, str) and "\0" in one:
-            raise Unreadable("holds a NUL character")
+
+
+def _check_inside(name: str, value: Any, inner: bool = False) -> None:
+    """Refuse what no file, log or tensor could hold: half characters, control characters, numbers without end, paths that
+    are too long.  `inner`: the value lies within a mapping, whose texts may have several lines."""
+    if isinstance(value, dict):
+        for one in (*value, *value.values()):
+            _check_inside(name, one, inner=True)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _check_inside(name, one, inner)
+    elif isinstance(value, float) and inner and not math.isfinite(value):
+        raise Unreadable(f"holds {shown(value)}, which is no finite number")
+    elif isinstance(value, str):
+        _check_text(value, may_break=inner or name in OF_SEVERAL_LINES)
+        if name in compat.PATHS and not inner:
+            _check_path(value)
+
+
+def _check_text(text: str, may_break: bool) -> None:
+    if "\0" in text:
+        raise Unreadable("holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise Unreadable("holds bytes that are no UTF-8 text, or half a character (a lone surrogate)") from problem
+    if not may_break and (found := re.search(r"[\x01-\x1f\x7f\x85\u2028\u2029]", text)):
+        raise Unreadable(f"holds a control character, {ascii(found[0])[1:-1]}")
+
+
+def _check_path(text: str) -> None:
+    if "://" in text:
+        return
+    longest = max(len(part.encode()) for part in text.split(os.sep))
+    if longest > LONGEST_NAME_BYTES or len(text.encode()) > LONGEST_PATH_BYTES:
+        raise Unreadable(f"is too long for a path: {len(text.encode()):,} bytes, a name in it {longest:,}")
+    if text.startswith("~") and os.path.expanduser(text) == text and not os.path.exists(text):
+        raise Unreadable(f"there is no user {text.split(os.sep)[0][1:]!r} here, as '~' asks for")
 
 
 def _validate(name: str, value: Any, shape: Shape, written: Written) -> None:

@@ -1,8 +1,6 @@
 """Which rows are read, how they become tokens, and which of the tokens are trained."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from tunesmith.config.section import Count, Mapping, NonNegativeFloat, Positive, Section
 
@@ -81,7 +79,7 @@ class DataConfig(Section):
     sample_strategy: Literal["first", "random"] = "first"
     """Which rows `max_samples` takes: the first ones, or a seeded random choice."""
 
-    val_size: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    val_size: NonNegativeFloat = 0.0
     """Rows split off for evaluation: a fraction below 1, or a number of rows (with `streaming`, only that). Seeded; the
     same prompt is never on both sides."""
 

@@ -11,7 +11,7 @@ class ExportConfig(Section):
     export_dir: str | None = None
     """Folder for the merged model: a new or empty one. It appears when it is whole."""
 
-    export_size: Annotated[int, Field(ge=1)] = 5
+    export_size: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     """Most gigabytes (10^9 bytes) of one weight file; a larger model is divided among several, with an index."""
 
     export_device: Literal["cpu", "auto"] = "cpu"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunesmith.config.section import Count, NonNegativeFloat, Positive, PositiveFloat, Section
+from tunesmith.config.section import Count, NonNegativeFloat, Positive, Section
 
 
 class GenerateConfig(Section):
@@ -23,16 +23,16 @@ class GenerateConfig(Section):
     top_k: Count = 50
     """Draw from this many likeliest tokens; 0 turns it off."""
 
-    num_beams: Positive = 1
+    num_beams: Annotated[int, Field(ge=1, le=1000)] = 1
     """Beams of beam search."""
 
     max_new_tokens: Positive = 1024
     """Most tokens of one answer."""
 
-    repetition_penalty: PositiveFloat = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] = 1.0
     """Above 1 makes tokens less likely that were used before."""
 
-    length_penalty: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    length_penalty: Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)] = 1.0
     """Beam search: above 0 prefers longer answers."""
 
     skip_special_tokens: bool = True

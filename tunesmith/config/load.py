@@ -97,7 +97,7 @@ def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[P
         elif not word.text.strip():
             problems.add(word.place, "an empty word; remove it")
         else:
-            name = word.text.replace("-", "_")
+            name = word.text.strip("-:").replace("-", "_")
             guess = f"; did you mean '--{name}'?" if words.is_known(name) else ""
             problems.add(word.place, f"'{word.text}' is no option and no file{guess}")
     return files, extra

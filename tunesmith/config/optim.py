@@ -15,7 +15,7 @@ class OptimConfig(Section):
     """Further arguments of the optimizer, as a mapping, JSON or `key=value,key=value`, such as `momentum=0.9` for
     SGD."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 5e-5
+    learning_rate: PositiveFloat = 5e-5
     """Peak learning rate, reached at the end of warmup. LoRA usually wants 1e-4 to 5e-4, full tuning 5e-6 to 5e-5."""
 
     lora_learning_rate: PositiveFloat | None = None
@@ -36,7 +36,7 @@ class OptimConfig(Section):
     adam_beta2: Below1 = 0.999
     """Adam's decay of the mean squared gradient."""
 
-    adam_epsilon: PositiveFloat = 1e-8
+    adam_epsilon: Annotated[float, Field(ge=1e-30, le=1, allow_inf_nan=False)] = 1e-8
     """Adam's guard against division by zero."""
 
     lr_scheduler_type: str = "linear"

@@ -16,6 +16,9 @@ from pydantic.fields import FieldInfo
 from tunesmith.config.schema import fields
 
 TRUE, FALSE, NOTHING = ("true", "1", "yes"), ("false", "0", "no"), ("none", "null")
+SWITCH_WORDS = {"on": "true", "y": "true", "t": "true", "off": "false", "n": "false", "f": "false"}
+"""What people write for truth elsewhere, and what they are told to write here."""
+
 WHOLE = re.compile(r"[-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.?(inf|nan)", re.IGNORECASE)
 PLAIN_NAMES = re.compile(r"[\w.-]+(\s*,\s*[\w.-]+)*")
@@ -119,7 +122,7 @@ BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def number(limit: float) -> str:
     """A limit as a user would write it."""
-    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+    return str(limit) if isinstance(limit, int) else f"{limit:g}".replace("e+0", "e")
 
 
 def read(text: str, shape: Shape, *, names_only: bool = False) -> Any:
@@ -215,6 +218,8 @@ def hint(value: Any, shape: Shape) -> str:
 
 
 def _hint_for_text(text: str, shape: Shape) -> str:
+    if bool in shape.scalars and (meant := SWITCH_WORDS.get(text.lower())):
+        return f"; write {meant}"
     numeric = {int, float} & shape.scalars
     if numeric and re.fullmatch(r"[-+]?[0-9]+,[0-9]+", text):
         return "; write the decimal point as '.'"

@@ -127,10 +127,10 @@ class TrainConfig(Section):
     ddp_timeout: Positive = 1800
     """Seconds after which processes that wait for another give up."""
 
-    local_rank: Annotated[int, Field(ge=-1)] | None = None
+    local_rank: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     """Accepted from launchers; must agree with theirs, has no effect otherwise."""
 
-    nproc_per_node: Positive | None = None
+    nproc_per_node: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Processes to start on this machine. Default: one per GPU, or one on a CPU."""
 
     dataloader_num_workers: Count = 0

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tunesmith.config.section import Below1, Positive, Section
+from tunesmith.config.section import Below1, Positive, PositiveFloat, Section
 
 
 class TuningConfig(Section):
@@ -14,7 +14,7 @@ class TuningConfig(Section):
     lora_rank: Annotated[int, Field(ge=1, le=65536)] = 8
     """Inner dimension of each LoRA pair. More learns more and costs rank x (inputs + outputs) weights per layer."""
 
-    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    lora_alpha: PositiveFloat | None = None
     """LoRA's output is scaled by alpha / rank. Default: twice the rank."""
 
     lora_dropout: Below1 = 0.0
@@ -27,7 +27,7 @@ class TuningConfig(Section):
     lora_init: Literal["kaiming", "normal", "gaussian", "zero", "orthogonal", "pissa", "olora", "loftq"] = "kaiming"
     """How LoRA's first matrix starts. The second is zero, so step 0 is the base model."""
 
-    pissa_iter: Annotated[int, Field(ge=-1)] = 16
+    pissa_iter: Annotated[int, Field(ge=-1, le=1000)] = 16
     """Iterations of the fast singular value decomposition for `lora_init: pissa`; -1 computes it exactly."""
 
     use_rslora: bool = False
@@ -42,7 +42,7 @@ class TuningConfig(Section):
     additional_target: list[str] = []
     """Modules trained in full and saved beside LoRA, such as `embed_tokens,lm_head`."""
 
-    freeze_trainable_layers: int = 2
+    freeze_trainable_layers: Annotated[int, Field(ge=-100_000, le=100_000)] = 2
     """`freeze`: how many of the last layers are trained; negative counts from the first."""
 
     freeze_trainable_modules: list[str] = ["all"]

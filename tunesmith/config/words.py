@@ -17,7 +17,10 @@ from tunesmith.config.written import Place, Problems, Word, Written
 OPTION = re.compile(r"--[A-Za-z]")
 PAIR = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
 LONE_DASH = re.compile(r"-[A-Za-z]")
-TYPOGRAPHIC_DASH = re.compile(r"[‐‑‒–—―−]+-?([A-Za-z][\w-]*)")
+DASHES = "‐‑‒–—―−－﹣﹘⸺⸻⁃➖ー"
+"""What word processors, chat programs and Asian keyboards make of a dash, and what looks like one."""
+
+TYPOGRAPHIC_DASH = re.compile(rf"-*[{DASHES}][-{DASHES}]*([A-Za-z][\w-]*)")
 CONFIG_FILE = re.compile(r".*\.ya?ml", re.IGNORECASE)
 
 ANYTHING = Shape(scalars=frozenset({bool, str}))
@@ -88,6 +91,10 @@ def _option(word: Word, rest: deque[Word], problems: Problems) -> Written | None
     if equals:
         return Written(name, text, word.place, shown, is_text=True)
     shape = spelled_shape(name)
+    if rest and rest[0].text.startswith("="):
+        value = rest.popleft().text[1:] or (rest.popleft().text if rest else "...")
+        problems.add(word.place, f"{shown}: no blanks around '='; write {shown}={value}", compat.canonical(name))
+        return None
     if shape.item:
         values = _list_values(rest)
         if not values:
@@ -129,7 +136,7 @@ def _begins_option(text: str) -> bool:
 
 
 def _begins_other(text: str) -> bool:
-    return bool(_begins_option(text) or LONE_DASH.match(text))
+    return bool(_begins_option(text) or LONE_DASH.match(text) or text.startswith(("--", "=")) or text == "-")
 
 
 def _is_own_word(text: str) -> bool:

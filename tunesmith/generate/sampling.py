@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from tunesmith.config.generate import GenerateConfig
 
+COLDEST = 1e-5
+"""Temperatures below this are taken as 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -39,5 +42,6 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """True when nothing is drawn at random: sampling is off, or its temperature is 0."""
-        return not self.do_sample or self.temperature == 0
+        """True when nothing is drawn at random: sampling is off, or its temperature is 0 or so near that dividing by it
+        overflows, which leaves the likeliest token alone."""
+        return not self.do_sample or self.temperature < COLDEST
