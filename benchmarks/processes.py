@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK_SECONDS = 0.1
+THREADS = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count())
+"""Threads that each process computes with."""
+
+LOOK_SECONDS = 0.02
 """Time between two looks."""
 
 REST = 100
@@ -21,6 +24,19 @@ class Cost:
 
     seconds: float
     mebibytes: float
+
+
+class Lines:
+    """When each line of a file came: to be called with the seconds since the start."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.at: list[float] = []
+
+    def __call__(self, seconds: float) -> None:
+        if self.file.is_file():
+            lines = self.file.read_text(encoding="utf-8").count("\n")
+            self.at.extend([seconds] * (lines - len(self.at)))
 
 
 def run(

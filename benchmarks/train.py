@@ -9,19 +9,18 @@ knows nothing of how either side works.
 
 import argparse
 import json
-import os
-import statistics
-import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import processes
-from processes import flags
-from reference import CACHE, REPOSITORY, install_reference, write_tokenizer
+import report
+import sides
+from reference import CACHE, REPOSITORY, write_tokenizer
+from sides import OURS, Run
 
-SHARED = REPOSITORY.parent / "shared" / "data"
+DEMO = REPOSITORY.parent / "shared" / "data" / "demo" / "alpaca_en_demo.json"
+ROWS = DEMO if DEMO.is_file() else REPOSITORY / "data" / "small_talk.json"
 WARM = 2
 """Steps that are not counted."""
 
@@ -44,6 +43,7 @@ OPTIONS = {
 
 LORA = {"finetuning_type": "lora", "lora_rank": 8, "lora_target": "all"}
 SMALL = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14}
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 HUNDRED = {"hidden_size": 640, "intermediate_size": 2560, "num_hidden_layers": 12, "num_attention_heads": 10}
 
 
@@ -68,44 +68,44 @@ CASES = {
 """The reference recomputes activations unless told otherwise, and is run as it is."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """`rate`: tokens a second, without padding; `seconds`: the whole process; `losses`: of each step."""
-
-    rate: float
-    seconds: float
-    mebibytes: float
-    losses: list[float]
-
-
 def main() -> int:
     arguments = _arguments()
-    source, case = SHARED / "demo" / "alpaca_en_demo.json", CASES[arguments.case]
-    if not source.is_file():
-        print(f"skipped: {source} is not there")
-        return 0
+    case = CASES[arguments.case]
+    if arguments.tiny:
+        case = replace(case, shape=TINY, vocabulary=20_000)
     warnings.simplefilter("ignore")  # of the libraries that make the model
+    print(report.heading(), flush=True)
     work: Path = arguments.work
-    work.mkdir(parents=True)
-    (work / "rows.json").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    (work / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}), encoding="utf-8")
-    write_model(work / "model", work / "rows.json", case)
-    shared = OPTIONS | case.shared
-    shared |= {"model_name_or_path": work / "model", "dataset_dir": work, "max_steps": arguments.steps}
-    reference = None if arguments.ours_only else install_reference() / "bin" / "llamafactory-cli"
+    shared = start(work, case) | {"max_steps": arguments.steps}
+    reference = None if arguments.ours_only else sides.theirs()
     ours, theirs = [], []
     for number in range(arguments.rounds):
-        command = [sys.executable, "-m", "tunesmith", "train"]
-        ours.append(run(command, shared | case.ours, work / f"ours-{number}", arguments.more))
-        tokens = tokens_by_step(work / f"ours-{number}")
-        print(f"ours: {_told(ours[-1])}", flush=True)
+        ours.append(sides.train(OURS, shared | case.ours, work / f"ours-{number}", arguments.more))
+        tokens = tokens_by_step(ours[-1])
+        print(_told("ours", ours[-1], tokens), flush=True)
         if reference is not None:
-            options = shared | case.theirs | {"use_cpu": True}
-            theirs.append(run([str(reference), "train"], options, work / f"reference-{number}", [], tokens))
-            print(f"reference: {_told(theirs[-1])}", flush=True)
+            theirs.append(
+                sides.train(reference, shared | case.theirs | {"use_cpu": True}, work / f"reference-{number}")
+            )
+            print(_told("reference", theirs[-1], tokens), flush=True)
     if theirs:
-        report(arguments.case, ours, theirs)
+        print(f"\n{arguments.case}, {arguments.steps} steps, rounds in turns: {arguments.rounds}\n")
+        measured: dict[str, report.Both] = {
+            "tokens/s": ([rate(run, tokens) for run in ours], [rate(run, tokens) for run in theirs]),
+            "whole process, s": ([run.cost.seconds for run in ours], [run.cost.seconds for run in theirs]),
+            "peak memory, MiB": ([run.cost.mebibytes for run in ours], [run.cost.mebibytes for run in theirs]),
+        }
+        print(report.beside(measured))
     return 0
+
+
+def start(work: Path, case: Case) -> dict[str, object]:
+    """Write rows and model into `work`; returns what both sides are told."""
+    work.mkdir(parents=True)
+    (work / "rows.json").write_text(ROWS.read_text(encoding="utf-8"), encoding="utf-8")
+    (work / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}), encoding="utf-8")
+    write_model(work / "model", work / "rows.json", case)
+    return OPTIONS | case.shared | {"model_name_or_path": work / "model", "dataset_dir": work}
 
 
 def write_model(folder: Path, rows: Path, case: Case) -> None:
@@ -129,58 +129,20 @@ def write_model(folder: Path, rows: Path, case: Case) -> None:
     Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
 
 
-def run(
-    command: list[str], options: dict[str, object], output: Path, more: list[str], tokens: list[int] | None = None
-) -> Outcome:
-    """Train once.  `tokens`: those seen after each step, where the side's own log does not say them."""
-    seen: list[float] = []
-    log = output / "trainer_log.jsonl"
-
-    def look(seconds: float) -> None:
-        if log.is_file():
-            lines = log.read_text(encoding="utf-8").count("\n")
-            seen.extend([seconds] * (lines - len(seen)))
-
-    environment = {
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": str(os.cpu_count()),
-        "PYTHONPATH": str(REPOSITORY),
-        "TUNESMITH_CACHE": str(output.parent / "cache"),
-        "HF_DATASETS_CACHE": str(output.parent / "cache"),
-    }
-    words = [*command, *flags(options | {"output_dir": output}), *more]
-    cost = processes.run(words, output.with_suffix(".log"), environment, look)
-    tokens = tokens or tokens_by_step(output)
-    steps = int(options["max_steps"])  # type: ignore[call-overload]
-    rate = (tokens[steps - 1] - tokens[WARM - 1]) / (seen[steps - 1] - seen[WARM - 1])
-    losses = [row["loss"] for row in _log(output) if "loss" in row]
-    return Outcome(rate, cost.seconds, cost.mebibytes, losses)
-
-
-def tokens_by_step(output: Path) -> list[int]:
+def tokens_by_step(run: Run) -> list[int]:
     """Tokens seen after each step of a run of ours."""
-    return [row["total_tokens"] for row in _log(output) if "loss" in row]
+    return [int(row["total_tokens"]) for row in run.rows() if "loss" in row]
 
 
-def report(case: str, ours: list[Outcome], theirs: list[Outcome]) -> None:
-    """Print medians over the rounds, and the median of each round's own ratio."""
-    print(f"\n{case}: {os.cpu_count()} cores, median of {len(ours)} rounds in turns")
-    for name, unit in (("rate", "tokens/s"), ("seconds", "s"), ("mebibytes", "MiB")):
-        pairs = [(getattr(other, name), getattr(mine, name)) for mine, other in zip(ours, theirs, strict=True)]
-        reference, own = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(mine / other for other, mine in pairs)
-        print(
-            f"{name:10} reference {reference:8.1f} {unit:8}   ours {own:8.1f} {unit:8}   ours / reference {ratio:.2f}"
-        )
+def rate(run: Run, tokens: list[int], warm: int = WARM) -> float:
+    """Tokens a second behind the first `warm` steps, without padding.  `tokens`: those seen after each step."""
+    return (tokens[-1] - tokens[warm - 1]) / (run.logged[len(tokens) - 1] - run.logged[warm - 1])
 
 
-def _log(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def _told(outcome: Outcome) -> str:
-    losses = " ".join(f"{loss:.4f}" for loss in outcome.losses)
-    return f"{outcome.rate:.1f} tokens/s, {outcome.seconds:.1f} s, {outcome.mebibytes:.0f} MiB, losses {losses}"
+def _told(side: str, run: Run, tokens: list[int]) -> str:
+    losses = " ".join(f"{loss:.4f}" for loss in run.losses)
+    cost = run.cost
+    return f"{side}: {rate(run, tokens):.1f} tokens/s, {cost.seconds:.1f} s, {cost.mebibytes:.0f} MiB, losses {losses}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -189,6 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--work", type=Path, default=CACHE / f"train-{time.strftime('%Y%m%d-%H%M%S')}")
+    parser.add_argument("--tiny", action="store_true", help="a model that shows only that everything runs")
     parser.add_argument("--ours-only", action="store_true", help="leave the reference out")
     parser.add_argument("more", nargs="*", help="more options of ours, behind --")
     return parser.parse_args()
