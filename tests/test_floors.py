@@ -16,6 +16,7 @@ FLOORS: dict[str, float] = {
     "catalog": 0.1,
     "config": 0.2,
     "templates": 1,
+    "compiled": 0.5,
     "losses": 1,
     "data": 2,
     "models": 2,
@@ -32,7 +33,7 @@ FLOORS: dict[str, float] = {
 }
 """Room -> floor.  A room imports itself and lower floors; rooms on one floor never import each other."""
 
-PLAIN_ROOMS = {"templates": {"log"}, "losses": {"log"}}
+PLAIN_ROOMS = {"templates": {"log"}, "losses": {"log", "compiled"}}
 """Rooms that take plain values, and the little they may import."""
 
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy", "safetensors", "matplotlib"}

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tunesmith.compiled import compilable
+
 CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
 """Logits held at once, by device."""
 
@@ -96,18 +98,46 @@ def _to_gradients(
         counts.split(block) if counts is not None else [None] * len(targets),
         strict=False,
     ):
-        shaped = rows if scale == 1.0 else rows * scale
-        if softcap is not None:
-            shaped = softcap * torch.tanh(shaped / softcap)
-        highest, place = shaped.max(dim=1, keepdim=True)
-        shares = torch.softmax(shaped, dim=1, dtype=torch.float32)
-        total = highest.float() - shares.gather(1, place).log()  # the log of the sum of exponentials, from its largest
-        losses.append((total - shaped.gather(1, target).float()).squeeze(1))
         if wanted:
-            shares.scatter_add_(1, target, torch.full_like(total, -1.0))
-            if count is not None:
-                shares *= count
-            if softcap is not None:
-                shares *= 1 - (shaped.float() / softcap) ** 2
-            rows.copy_(shares if scale == 1.0 else shares.mul_(scale))
+            loss, gradient = _loss_and_gradient(rows, target, count, scale, softcap)
+            rows.copy_(gradient)
+        else:
+            loss = _loss(rows, target, scale, softcap)
+        losses.append(loss)
     return torch.cat(losses)
+
+
+@compilable
+def _loss(rows: Tensor, target: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """-log p(target) of some tokens' logits [tokens, vocabulary]; [tokens], float32."""
+    exact = _shaped(rows, scale, softcap)
+    highest, said = exact.amax(1, keepdim=True), exact.gather(1, target)
+    return (exact.sub_(highest).exp_().sum(1, keepdim=True).log() + highest - said).squeeze(1)
+
+
+@compilable
+def _loss_and_gradient(
+    rows: Tensor, target: Tensor, count: Tensor | None, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """The same, and the gradient of the sum over tokens, each counting `count` [tokens, 1], by `rows`."""
+    exact = _shaped(rows, scale, softcap)
+    highest, said = exact.amax(1, keepdim=True), exact.gather(1, target)
+    slope = None if softcap is None else scale * (1 - (exact / softcap).square())
+    powers = exact.sub_(highest).exp_()
+    total = powers.sum(1, keepdim=True)
+    at_target = powers.gather(1, target) / total - 1
+    each = powers.mul_(total.reciprocal() if count is None else count / total)
+    if count is not None:
+        at_target = at_target * count
+    if slope is not None:
+        each, at_target = each.mul_(slope), at_target * slope.gather(1, target)
+    elif scale != 1.0:
+        each, at_target = each.mul_(scale), at_target * scale
+    gradient = each.to(rows.dtype).scatter_(1, target, at_target.to(rows.dtype))
+    return (total.log() + highest - said).squeeze(1), gradient
+
+
+def _shaped(rows: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """A copy of the logits as float32, scaled and capped."""
+    exact = rows.to(torch.float32, copy=True) if scale == 1.0 else rows.float() * scale
+    return exact if softcap is None else exact.div_(softcap).tanh_().mul_(softcap)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunesmith.compiled import compilable
+
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """How far the same norm or activation may part from the module's own, relative to its largest value."""
 
@@ -84,24 +86,36 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, around_one: bool) -> Tensor:
-        exact = x.float()
-        root = exact.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        out, root = _normed(x, weight, eps, around_one)
         ctx.save_for_backward(x, weight, root)
         ctx.around_one = around_one
-        normed = exact * root
-        return normed.mul_(1.0 + weight.float()).to(x.dtype) if around_one else weight * normed.to(x.dtype)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, root = ctx.saved_tensors
-        normed = x.float() * root
-        by_weight = None
-        if ctx.needs_input_grad[1]:
-            by_weight = (grad.float() * normed).flatten(0, -2).sum(0).to(weight.dtype)
-        by_normed = grad.float() * (1.0 + weight.float() if ctx.around_one else weight.float())
-        along = (by_normed * normed).mean(-1, keepdim=True)
-        return by_normed.sub_(normed.mul_(along)).mul_(root).to(x.dtype), by_weight, None, None
+        by_x, by_weight = _by_norm(grad, *ctx.saved_tensors, ctx.around_one, ctx.needs_input_grad[1])
+        return by_x, by_weight, None, None
+
+
+@compilable
+def _normed(x: Tensor, weight: Tensor, eps: float, around_one: bool) -> tuple[Tensor, Tensor]:
+    exact = x.float()
+    root = exact.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    normed = exact * root
+    return normed.mul_(1.0 + weight.float()).to(x.dtype) if around_one else weight * normed.to(x.dtype), root
+
+
+@compilable
+def _by_norm(
+    grad: Tensor, x: Tensor, weight: Tensor, root: Tensor, around_one: bool, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients by what is normed and, if `wanted`, by the weight."""
+    normed = x.float() * root
+    by_weight = (grad.float() * normed).flatten(0, -2).sum(0).to(weight.dtype) if wanted else None
+    by_normed = grad.float() * (1.0 + weight.float() if around_one else weight.float())
+    along = (by_normed * normed).mean(-1, keepdim=True)
+    return by_normed.sub_(normed.mul_(along)).mul_(root).to(x.dtype), by_weight
 
 
 class _Gate(torch.autograd.Function):
@@ -110,11 +124,20 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+        return _through_gate(gate, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        by_gate = torch.ops.aten.silu_backward(grad * up, gate)
-        return by_gate, F.silu(gate).mul_(grad)
+        return _by_gate(grad, *ctx.saved_tensors)
+
+
+@compilable
+def _through_gate(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(gate).mul_(up)
+
+
+@compilable
+def _by_gate(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients by the two."""
+    return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
