@@ -1,5 +1,6 @@
 """Finding and loading base models: what is whole loads, and what is broken is refused with its name."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 import zoo
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.config.model import ModelConfig
-from tunesmith.log import ModelError, OptionError
+from tunesmith.log import MissingExtra, ModelError, OptionError
 from tunesmith.models import load, precision
 from tunesmith.models.architecture import code_that_runs
+from tunesmith.models.attention import PACKAGES, choose_attention
 
 CPU = torch.device("cpu")
 Loader = Callable[..., PreTrainedModel]
@@ -334,8 +337,16 @@ def test_attention(folder_of: Callable[[str], Path]) -> None:
         chosen("gemma2", "sdpa")
     with pytest.raises(OptionError, match="fa2 is not available here: it needs a GPU; available: auto, sdpa, disabled"):
         chosen("qwen2", "fa2")
-    with pytest.raises(OptionError, match="flex is not built yet"):
+    with pytest.raises(OptionError, match="flex is not available here: it needs a GPU"):
         chosen("qwen2", "flex")
+
+
+@pytest.mark.parametrize(("written", "how"), [("fa2", "pip install flash-attn"), ("fa3", "github.com/Dao-AILab")])
+def test_attention_whose_package_is_missing(written: str, how: str) -> None:
+    if importlib.util.find_spec(PACKAGES[written][0]) is not None:
+        pytest.skip("it is installed")
+    with pytest.raises(MissingExtra, match=rf"flash_attn: {written} is not installed; .*{how}"):
+        choose_attention(written, transformers.Qwen2ForCausalLM, torch.device("cuda"), torch.bfloat16)
 
 
 @pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx512_bf16"}), frozenset({"amx_bf16"})])

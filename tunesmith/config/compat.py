@@ -12,6 +12,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "adapter_name_or_path": ("adapter", "checkpoint_dir"),
     "hf_hub_token": ("hub_token", "hf_token", "push_to_hub_token"),
     "flash_attn": ("attn_implementation",),
+    "enable_liger_kernel": ("use_liger_kernel",),
     "gradient_checkpointing": ("activation_checkpointing",),
     "dropout_rate": ("dropout",),
     "cutoff_len": ("max_seq_length", "model_max_length"),

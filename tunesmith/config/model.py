@@ -47,6 +47,11 @@ class ModelConfig(Section):
     """Recompute activations in the backward pass: about 1.3 times the work for a fraction of the memory. `auto`: only
     when the memory estimate says so."""
 
+    enable_liger_kernel: bool | Literal["auto"] = "auto"
+    """Liger's kernels on a GPU. `auto`: where the extra `liger` is installed, for norms, gated activations and rotary
+    positions that a trial finds to compute the same. `true`: also for the loss, and an error where they can't run.
+    `false`: never."""
+
     disable_speedups: list[
         Literal["no_padding", "fused_loss", "fused_adapters", "merged_batches", "lighter_layers", "kept_memory"]
     ] = []

@@ -15,7 +15,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "stage": ("rm", "dpo", "kto", "ppo", "grpo"),
     "finetuning_type": ("qlora", "oft", "llamapro"),
     "compute_type": ("fp8",),
-    "flash_attn": ("fa3", "flex"),
     "gradient_checkpointing": ("auto",),
     "lora_init": ("loftq",),
     "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),

@@ -2,7 +2,7 @@
 everywhere; rows behind one another, not padded.  A trial decides whether a model can be asked so.  Knows models and the
 loss from hidden states; knows no stage."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,13 @@ from transformers import PreTrainedModel
 
 from tunesmith.losses.linear import linear_cross_entropy
 from tunesmith.losses.lm import cross_entropy
-from tunesmith.models import ragged
+from tunesmith.models import flex, ragged
 
 TRIED = (5, 7)
 """Tokens of the two rows that a trial is made with."""
+
+WITHIN: dict[str, Callable[[], None]] = {ragged.NAME: ragged.register, flex.NAME: flex.register}
+"""Attention within each row, by Transformers' name -> what makes it known there."""
 
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 """How far two ways to compute the same logits may part, as a share of the logits' spread.  What a missing part of an
@@ -44,6 +47,8 @@ class Predictions:
     at: Tensor
     """With a head: hidden states [places, width]; without: logits [places, vocabulary]."""
     head: Head | None
+    loss: Callable[..., Tensor] = linear_cross_entropy
+    """How the loss is computed with a head; called as `linear_cross_entropy` is."""
 
     def cross_entropy(self, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum of -log p(target) over the places, each times its weight; shape [].  `targets` int64 [places], `weights`
@@ -51,7 +56,7 @@ class Predictions:
         if self.head is None:
             return cross_entropy(self.at, targets, weights)
         linear = self.head.linear
-        return linear_cross_entropy(
+        return self.loss(
             self.at,
             linear.weight,
             targets,
@@ -63,11 +68,18 @@ class Predictions:
 
 
 class Predictor(nn.Module):
-    """Asks a model.  `ragged`: its rows come behind one another, with their bounds."""
+    """Asks a model.  `ragged`: its rows come behind one another, with their bounds.  `loss` as in Predictions."""
 
-    def __init__(self, model: PreTrainedModel | PeftModel, head: Head | None, *, ragged: bool):
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        head: Head | None,
+        *,
+        ragged: bool,
+        loss: Callable[..., Tensor] = linear_cross_entropy,
+    ):
         super().__init__()
-        self.model, self.ragged = model, ragged
+        self.model, self.ragged, self.loss = model, ragged, loss
         causal = _causal(model)
         # In a tuple, since weights must not count twice.
         self._asked = (causal if head is None else causal.get_decoder(), head)
@@ -88,22 +100,30 @@ class Predictor(nn.Module):
         """
         asked, head = self._asked
         said = _said(asked, input_ids, attention_mask, position_ids, bounds, longest)
-        return Predictions(said.reshape(-1, said.shape[-1])[places], head)
+        return Predictions(said.reshape(-1, said.shape[-1])[places], head, self.loss)
 
 
-def predictor(model: PreTrainedModel | PeftModel, *, no_padding: bool = True, fused_loss: bool = True) -> Predictor:
+def predictor(
+    model: PreTrainedModel | PeftModel,
+    *,
+    no_padding: bool = True,
+    fused_loss: bool = True,
+    within: str = ragged.NAME,
+    loss: Callable[..., Tensor] = linear_cross_entropy,
+) -> Predictor:
     """A model asked in the fastest of the ways that it passes a trial of: rows without padding, hidden states instead of
     logits.  Runs the model on a dozen tokens; leaves its mode and random states alone, and its attention set to what
-    the way needs."""
+    the way needs: one that knows bounds of rows already, else `within`, one of WITHIN.  `loss`: what computes the loss
+    from hidden states."""
     causal, was_training = _causal(model), model.training
     model.eval()
     with torch.no_grad():
         rows = [torch.arange(2, 2 + tokens, device=causal.device)[None] for tokens in TRIED]
         truth = torch.cat([causal(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
         head = next((head for head in _heads(causal) if _agrees(causal, head, rows, truth)), None)
-        fits = no_padding and _passes_without_padding(causal, rows, truth)
+        fits = no_padding and _passes_without_padding(causal, rows, truth, within)
     model.train(was_training)
-    return Predictor(model, head if fused_loss else None, ragged=fits)
+    return Predictor(model, head if fused_loss else None, ragged=fits, loss=loss)
 
 
 def _heads(causal: PreTrainedModel) -> Iterator[Head]:
@@ -126,7 +146,7 @@ def _agrees(causal: PreTrainedModel, head: Head, rows: list[Tensor], truth: Tens
     return _close(found, truth)
 
 
-def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: Tensor) -> bool:
+def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: Tensor, within: str) -> bool:
     """Whether two rows behind one another give the logits that each gives alone.  Leaves the model's attention as it was
     if not.
 
@@ -139,9 +159,9 @@ def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: 
     positions = torch.cat([torch.arange(row.shape[1], device=causal.device) for row in rows])[None]
     try:
         if not plain.startswith("flash_attention"):
-            ragged.register()
-            causal.set_attn_implementation(ragged.NAME)
-            if causal.config._attn_implementation != ragged.NAME:
+            WITHIN[within]()
+            causal.set_attn_implementation(within)
+            if causal.config._attn_implementation != within:
                 return False
         found = _said(causal, torch.cat(rows, dim=1), None, positions, tokens.cumsum(0, dtype=torch.int32), max(TRIED))
         if _close(found[0], truth):

@@ -7,7 +7,9 @@ from transformers import PreTrainedModel
 from tunesmith import catalog
 from tunesmith.config.schema import Config
 from tunesmith.log import ModelError, note
-from tunesmith.models import ragged
+from tunesmith.losses.liger import liger_cross_entropy
+from tunesmith.losses.linear import linear_cross_entropy
+from tunesmith.models import flex, liger, ragged
 from tunesmith.models.elementwise import lighten
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
@@ -16,6 +18,9 @@ from tunesmith.models.tuning.adapters import merge
 from tunesmith.models.tuning.fused import fuse
 from tunesmith.models.where import Source, find_adapters
 from tunesmith.train.runtime import Runtime
+
+WITHIN = {ragged.NAME: "attention within each row", flex.NAME: "FlexAttention within each row"}
+"""Attention that rows without padding need -> what users are told of it."""
 
 
 def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool) -> PreTrainedModel:
@@ -50,6 +55,11 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
         fuse(tuned)
     if "lighter_layers" not in cfg.model.disable_speedups:
         lighten(tuned)
+    if liger.wanted(cfg.model.enable_liger_kernel, runtime.device) and (
+        cfg.model.enable_liger_kernel is True or "lighter_layers" not in cfg.model.disable_speedups
+    ):
+        counts = (f"{number} {what}" for what, number in liger.take(tuned).items())
+        note("enable_liger_kernel", f"Liger computes {', '.join(counts)}")
     return tuned
 
 
@@ -58,14 +68,18 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
     `tuned_model`; raises ModelError where only rows without padding would keep samples apart, and they do not go."""
     written, plain = cfg.model.flash_attn, model.config._attn_implementation
     needed = plain.startswith("flash_attention")
-    wanted = written == "auto" and "no_padding" not in cfg.model.disable_speedups
+    wanted = written in ("auto", "flex") and "no_padding" not in cfg.model.disable_speedups
     with runtime.autocast():
         chosen = predictor(
-            model, no_padding=needed or wanted, fused_loss="fused_loss" not in cfg.model.disable_speedups
+            model,
+            no_padding=needed or wanted,
+            fused_loss="fused_loss" not in cfg.model.disable_speedups,
+            within=flex.NAME if written == "flex" else ragged.NAME,
+            loss=liger_cross_entropy if cfg.model.enable_liger_kernel is True else linear_cross_entropy,
         )
     if isolated and needed and not chosen.ragged:
         raise ModelError(f"packing: {plain} lets samples in one row see each other in this model; set packing: false")
-    now = "attention within each row" if model.config._attn_implementation == ragged.NAME else plain
+    now = WITHIN.get(model.config._attn_implementation, plain)
     note(
         "flash_attn",
         f"{written} means {now} here, {'without padding' if chosen.ragged else 'rows padded to one length'}",
