@@ -21,6 +21,9 @@ MAY_BE_EMPTY = ("default_system",)
 OF_SEVERAL_LINES = ("default_system", "prompt")
 """Texts that may hold line breaks.  In a name or a path they are an accident that splits the lines of every log."""
 
+DEEPEST = 50
+"""Levels of lists and mappings within one option."""
+
 LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095
 """What file systems take: of a file's name, and of a path."""
 
@@ -112,15 +115,17 @@ def _check_emptiness(name: str, value: Any, default: Any) -> None:
             raise Unreadable("holds an empty text")
 
 
-def _check_inside(name: str, value: Any, inner: bool = False) -> None:
+def _check_inside(name: str, value: Any, inner: bool = False, depth: int = 0) -> None:
     """Refuse what no file, log or tensor could hold: half characters, control characters, numbers without end, paths that
     are too long.  `inner`: the value lies within a mapping, whose texts may have several lines."""
+    if depth > DEEPEST:
+        raise Unreadable("is nested too deeply")
     if isinstance(value, dict):
         for one in (*value, *value.values()):
-            _check_inside(name, one, inner=True)
+            _check_inside(name, one, True, depth + 1)
     elif isinstance(value, list | tuple):
         for one in value:
-            _check_inside(name, one, inner)
+            _check_inside(name, one, inner, depth + 1)
     elif isinstance(value, float) and inner and not math.isfinite(value):
         raise Unreadable(f"holds {shown(value)}, which is no finite number")
     elif isinstance(value, str):

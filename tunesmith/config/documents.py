@@ -85,6 +85,9 @@ def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
             except (ValueError, OverflowError) as problem:
                 source.problem(place.line, f"{key}: {_yaml_words(problem)}")
                 continue
+            except (KeyError, TypeError, AttributeError):  # ruamel's own, for `!!bool x` and `!!int {}`
+                source.problem(place.line, f"{key}: not valid YAML: a tag that its value does not suit")
+                continue
             yield Written(key.replace("-", "_"), value, place, key, is_text=False)
 
 
@@ -119,7 +122,7 @@ def _yaml_words(problem: Exception) -> str:
 def read_json(text: str, source: Source) -> list[Written] | None:
     """The options of a JSON file, in its order; None when it can't be read, which is noted."""
     try:
-        pairs = json.loads(text, object_pairs_hook=_Pairs)
+        pairs = _plain_values(json.loads(text, object_pairs_hook=_Pairs))
     except json.JSONDecodeError as problem:
         source.problem(problem.lineno, f"not valid JSON: {problem.msg}")
         return None
@@ -141,12 +144,17 @@ def read_json(text: str, source: Source) -> list[Written] | None:
             source.problem(place.line, f"'{key}' is given twice, first in line {first[key]}")
             continue
         first[key] = line
-        found.append(Written(key.replace("-", "_"), _plain(value), place, key, is_text=False))
+        found.append(Written(key.replace("-", "_"), value, place, key, is_text=False))
     return found
 
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object, its keys in order and as often as written."""
+
+
+def _plain_values(root: Any) -> Any:
+    """The outermost object as it is, the values in it as plain mappings and lists."""
+    return _Pairs((key, _plain(value)) for key, value in root) if isinstance(root, _Pairs) else root
 
 
 def _plain(value: Any) -> Any:

@@ -82,13 +82,10 @@ def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[P
         path = Path(os.path.expanduser(word.text))
         named_so = path.suffix.lower() in CONFIG_SUFFIXES
         if os.path.isfile(path) or (named_so and command not in POSITIONAL) or words.CONFIG_FILE.fullmatch(word.text):
-            if os.path.isdir(path):
-                problems.add(word.place, f"'{word.text}' is a folder, not a config file")
-            elif not os.path.exists(path):
-                text = f"there is no file '{word.text}'{_near_files(path)}"
-                problems.add(word.place, text, *rules.NEEDS.get(command, ()))
-            else:
+            if os.path.isfile(path):
                 files.append(path)
+            else:
+                problems.add(word.place, _no_file(word.text, path), *rules.NEEDS.get(command, ()))
         elif command in POSITIONAL and not extra:
             name = POSITIONAL[command]
             extra.append(Written(name, word.text, word.place, f"--{name}", is_text=True))
@@ -101,6 +98,17 @@ def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[P
             guess = f"; did you mean '--{name}'?" if words.is_known(name) else ""
             problems.add(word.place, f"'{word.text}' is no option and no file{guess}")
     return files, extra
+
+
+def _no_file(text: str, path: Path) -> str:
+    """Why what was named is no config file."""
+    if os.path.isdir(path):
+        return f"'{text}' is a folder, not a config file"
+    if os.path.exists(path):
+        return f"'{text}' is a pipe or a device, not a config file"
+    if os.path.islink(path):
+        return f"'{text}' is a symbolic link that leads nowhere"
+    return f"there is no file '{text}'{_near_files(path)}"
 
 
 def _near_files(path: Path) -> str:

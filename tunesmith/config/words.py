@@ -21,6 +21,9 @@ DASHES = "‐‑‒–—―−－﹣﹘⸺⸻⁃➖ー"
 """What word processors, chat programs and Asian keyboards make of a dash, and what looks like one."""
 
 TYPOGRAPHIC_DASH = re.compile(rf"-*[{DASHES}][-{DASHES}]*([A-Za-z][\w-]*)")
+LONGEST_NAME = 80
+"""Letters of a name in which the nearest known one is looked for."""
+
 CONFIG_FILE = re.compile(r".*\.ya?ml", re.IGNORECASE)
 
 ANYTHING = Shape(scalars=frozenset({bool, str}))
@@ -38,7 +41,7 @@ def is_known(name: str) -> bool:
 
 def report_unknown(shown: str, name: str, place: Place, problems: Problems) -> None:
     """Note an option that does not exist, and the one that was probably meant."""
-    meant = nearest(name, known_names())
+    meant = None if problems.are_many else nearest(name[:LONGEST_NAME], known_names())
     dashes = "--" if shown.startswith("--") else ""
     guess = f"; did you mean '{dashes}{meant}'?" if meant else ""
     problems.add(place, f"unknown option '{shown}'{guess}", compat.canonical(meant or ""))

@@ -9,6 +9,8 @@ from tunesmith.config.shapes import shown
 from tunesmith.log import OptionError
 
 LONGEST_LINE = 600
+MOST_TOLD = 20
+"""Problems told one by one; a file that is something else has thousands."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,7 +58,9 @@ class ConfigError(OptionError):
 
     def __str__(self) -> str:
         count = len(self.problems)
-        return "\n".join((*self.problems, f"{count} problem{'s' * (count != 1)}; nothing was started."))
+        more = [f"and {count - MOST_TOLD:,} more of this kind"] if count > MOST_TOLD else []
+        sum_up = f"{count} problem{'s' * (count != 1)}; nothing was started."
+        return "\n".join((*self.problems[:MOST_TOLD], *more, sum_up))
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,11 @@ class Problems:
         self.doubted.update(about)
         line = "".join(one if one.isprintable() else " " for one in f"{place}: {text}")
         self._found.append((place, line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."))
+
+    @property
+    def are_many(self) -> bool:
+        """Whether more were found than will be told, so that guessing what was meant is no use."""
+        return len(self._found) > MOST_TOLD
 
     def remark(self, teller: Callable[[str, str], None], subject: str, text: str) -> None:
         """Keep a line for `teller`, which is log.note or log.warn."""
