@@ -6,6 +6,7 @@ of all tokens.  Knows tensors; knows no model.
 """
 
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -70,6 +71,9 @@ def _varlen(
     """All rows in one kernel, on a GPU."""
     from torch.nn.attention.varlen import varlen_attn
 
+    # Before torch 2.13 keys shared by several heads need no word.
+    told = "enable_gqa" in signature(varlen_attn).parameters
+    shared: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if told else {}
     rows = [each.squeeze(0).transpose(0, 1) for each in (query, key, value)]
     done = varlen_attn(
         rows[0],
@@ -81,7 +85,7 @@ def _varlen(
         longest,
         scale=scale,
         window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **shared,
     )
     assert isinstance(done, Tensor), "nothing beside the output was asked for"
     return done.unsqueeze(0)
