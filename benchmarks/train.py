@@ -108,12 +108,12 @@ def start(work: Path, case: Case) -> dict[str, object]:
     return OPTIONS | case.shared | {"model_name_or_path": work / "model", "dataset_dir": work}
 
 
-def write_model(folder: Path, rows: Path, case: Case) -> None:
+def write_model(folder: Path, rows: Path, case: Case, words: int = 16_384) -> None:
     """A random model of the case's shape in bf16, or fp32 where that is trained, with a tokenizer made from the rows."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    write_tokenizer(folder, rows, 16_384)
+    write_tokenizer(folder, rows, words)
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=case.vocabulary,
