@@ -111,7 +111,7 @@ def test_an_answer_ends_at_a_stop_token(parts, position):
         engine = TransformersEngine(model, tokenizer, encode, ["<|im_start|>"])
     finally:
         model.generation_config.eos_token_id = before
-    assert engine.stop_tokens == {tokenizer.eos_token_id, stop, tokenizer.convert_tokens_to_ids("<|im_start|>")}
+    assert engine.stops.tokens == {tokenizer.eos_token_id, stop, tokenizer.convert_tokens_to_ids("<|im_start|>")}
     assert engine.answer(ask("Hello"), GREEDY) == tokenizer.decode(tokens, skip_special_tokens=True)
     assert "".join(engine.stream(ask("Hello"), GREEDY)) == tokenizer.decode(tokens, skip_special_tokens=True)
 

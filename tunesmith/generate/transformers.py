@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from tunesmith.generate.sampling import Sampling
+from tunesmith.generate.stops import stops
 from tunesmith.generate.text import AnswerText
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import Conversation
@@ -40,14 +41,12 @@ class TransformersEngine:
         stop_words: Sequence[str] = (),
         stop_tokens: Iterable[int] = (),
     ):
-        self._model = model
+        self.model = model
         self._tokenizer = tokenizer
         self._encode = encode
-        control = tokenizer.get_added_vocab()
-        words = {control[word] for word in stop_words if word in control}
-        self._stop_texts = tuple(word for word in stop_words if word not in control)
-        self.stop_tokens = _end_tokens(model, tokenizer) | words | {*stop_tokens}
-        self._longest = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.stops = stops(model, tokenizer, stop_words, stop_tokens)
+        self.longest: int | None = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        """Most tokens that the model reads, where it says so."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Generator[str, None, None]:
         """The answer in pieces.  Beam search decides at the end only, so its answer comes in one."""
@@ -60,8 +59,8 @@ class TransformersEngine:
 
         def work() -> None:
             try:
-                watch = _Watch([self._text(sampling)], pieces.put, cancelled)
-                self._generate([prompt], sampling, watch)
+                watch = _Watch([self.text(sampling)], pieces.put, cancelled)
+                self.generate([prompt], sampling, watch)
                 pieces.put(watch.texts[0].end())
                 pieces.put(None)
             except BaseException as problem:  # raised again where the pieces are read
@@ -91,11 +90,11 @@ class TransformersEngine:
         for start in range(0, len(order), rows):
             batch = order[start : start + rows]
             watch = None
-            if self._stop_texts and sampling.num_beams == 1:  # beams trade places, so their text can't be followed
-                watch = _Watch([self._text(sampling) for _ in batch])
-            made = self._generate([prompts[row] for row in batch], sampling, watch)
+            if self.stops.texts and sampling.num_beams == 1:  # beams trade places, so their text can't be followed
+                watch = _Watch([self.text(sampling) for _ in batch])
+            made = self.generate([prompts[row] for row in batch], sampling, watch)
             for row, tokens in zip(batch, made, strict=True):
-                text = self._text(sampling)
+                text = self.text(sampling)
                 answers[row] = "".join([*map(text.add, tokens), text.end()])
         return answers
 
@@ -103,32 +102,31 @@ class TransformersEngine:
         ids = self._encode(conversation)
         if not ids:
             raise OptionError("prompt: there is nothing to answer; the template makes no token of it")
-        if self._longest is not None and len(ids) >= self._longest:
-            raise OptionError(
-                f"prompt: the conversation has {len(ids)} tokens; the model reads at most {self._longest}"
-            )
+        if self.longest is not None and len(ids) >= self.longest:
+            raise OptionError(f"prompt: the conversation has {len(ids)} tokens; the model reads at most {self.longest}")
         return ids
 
-    def _text(self, sampling: Sampling) -> AnswerText:
+    def text(self, sampling: Sampling) -> AnswerText:
+        """An answer that grows by tokens."""
         decode = partial(
             self._tokenizer.decode,
             skip_special_tokens=sampling.skip_special_tokens,
             clean_up_tokenization_spaces=False,
         )
-        return AnswerText(decode, self.stop_tokens, self._stop_texts, show_stop=not sampling.skip_special_tokens)
+        return AnswerText(decode, self.stops.tokens, self.stops.texts, show_stop=not sampling.skip_special_tokens)
 
-    def _generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, watch: "_Watch | None"
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, watch: "_Watch | None" = None
     ) -> list[list[int]]:
         """New tokens of each prompt, with the stop token and whatever fills up the batch after it."""
-        device, pad = self._model.device, self._pad_token()
+        device, pad = self.model.device, self.pad_token()
         width = max(map(len, prompts))
         input_ids = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=device)
         cuda = [device] if device.type == "cuda" else []
-        with _evaluating(self._model), torch.random.fork_rng(devices=cuda):
+        with evaluating(self.model), torch.random.fork_rng(devices=cuda):
             torch.manual_seed(sampling.seed)
-            made = self._model.generate(
+            made = self.model.generate(
                 input_ids=input_ids,
                 attention_mask=mask,
                 generation_config=self._how(sampling, width),
@@ -139,14 +137,14 @@ class TransformersEngine:
     def _how(self, sampling: Sampling, prompt_tokens: int) -> GenerationConfig:
         """The sampling in transformers' words.  All of it is written out, since what is not would come from the model's
         own `generation_config.json`; that file's end tokens are among ours already."""
-        room = sampling.max_new_tokens if self._longest is None else self._longest - prompt_tokens
+        room = sampling.max_new_tokens if self.longest is None else self.longest - prompt_tokens
         how = {
             "max_new_tokens": min(sampling.max_new_tokens, room),
             "do_sample": not sampling.greedy,
             "num_beams": sampling.num_beams,
             "repetition_penalty": sampling.repetition_penalty,
-            "eos_token_id": sorted(self.stop_tokens) or None,
-            "pad_token_id": self._pad_token(),
+            "eos_token_id": sorted(self.stops.tokens) or None,
+            "pad_token_id": self.pad_token(),
             "use_cache": True,
         }
         if sampling.num_beams > 1:
@@ -155,17 +153,10 @@ class TransformersEngine:
             how |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         return GenerationConfig(**how)
 
-    def _pad_token(self) -> int:
+    def pad_token(self) -> int:
         """A token to fill rows up with; it is masked, so any will do where the tokenizer names none."""
         pad = self._tokenizer.pad_token_id
-        return pad if pad is not None else min(self.stop_tokens, default=0)
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids that end an answer by the tokenizer's word or the model's `generation_config.json`."""
-    named = model.generation_config.eos_token_id
-    ids = named if isinstance(named, list) else [named]
-    return {token for token in (*ids, tokenizer.eos_token_id) if token is not None}
+        return pad if pad is not None else min(self.stops.tokens, default=0)
 
 
 class _Watch(StoppingCriteria):
@@ -192,7 +183,8 @@ class _Watch(StoppingCriteria):
 
 
 @contextlib.contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode, and then the mode that was."""
     was_training = model.training
     model.eval()
     try:
