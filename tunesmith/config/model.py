@@ -52,15 +52,27 @@ class ModelConfig(Section):
     positions that a trial finds to compute the same. `true`: also for the loss, and an error where they can't run.
     `false`: never."""
 
+    torch_compile: bool | Literal["auto"] = "auto"
+    """Compile norms, gated activations and the loss into one pass each. `auto`: when the run is long enough to earn back
+    the time that takes, by an estimate from its tokens that is printed. Needs a C++ compiler on a CPU."""
+
     disable_speedups: list[
-        Literal["no_padding", "fused_loss", "fused_adapters", "merged_batches", "lighter_layers", "kept_memory"]
+        Literal[
+            "no_padding",
+            "fused_loss",
+            "fused_adapters",
+            "merged_batches",
+            "lighter_layers",
+            "kept_memory",
+            "loading_ahead",
+        ]
     ] = []
     """Ways to train faster that are left out, comma-separated. `no_padding`: rows lie behind one another instead of being
     padded to one length; `fused_loss`: the loss comes from hidden states, without whole logits; `fused_adapters`: LoRA and
     the frozen product beside it are one step; `merged_batches`: without padding, as many rows are computed at once as
     padded ones would have taken room; `lighter_layers`: norms and gated activations keep less for the way back;
-    `kept_memory`: on a CPU, memory that is freed stays with the process for what comes next. They change a result by
-    rounding alone."""
+    `kept_memory`: on a CPU, memory that is freed stays with the process for what comes next; `loading_ahead`: a thread
+    builds the next step's batches. They change a result by rounding alone."""
 
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
     """Stretch the model's positions beyond the length it was trained for."""

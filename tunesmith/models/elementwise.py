@@ -34,6 +34,14 @@ def lighten(model: nn.Module) -> dict[str, int]:
     return found
 
 
+def elements(model: nn.Module) -> int:
+    """Elements per token that the lightened modules pass over, at least: a norm of each head counts as one head."""
+    light = [module for module in model.modules() if "forward" in vars(module)]
+    norms = sum(module.weight.shape[0] for module in light if type(module).__name__.endswith("RMSNorm"))
+    gates = sum(module.gate_proj.out_features for module in light if type(module).__name__.endswith("MLP"))
+    return norms + gates
+
+
 def _lighten_norm(module: nn.Module) -> bool:
     """Whether the module is one of the known norms, which it now computes in the lighter way."""
     parts = dict(module.named_parameters(recurse=False))

@@ -44,6 +44,8 @@ class Position:
     """Rows of a step over all processes; with another number the place in the data would mean something else."""
     place: list[int] = field(default_factory=list)
     """Where a stream of rows stands behind the step; empty for rows that were prepared before."""
+    compiled: bool = False
+    """Whether the run computes with compiled functions, whose bits are others."""
     log_history: list[dict[str, Any]] = field(default_factory=list)
 
 

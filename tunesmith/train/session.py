@@ -12,7 +12,7 @@ from typing import Self
 
 from safetensors.torch import save_file
 
-from tunesmith import files
+from tunesmith import compiled, files
 from tunesmith.config.schema import Config
 from tunesmith.data.batches import Window
 from tunesmith.data.pack import Packed
@@ -21,7 +21,7 @@ from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
-from tunesmith.train import checkpoint, loop, trackers
+from tunesmith.train import checkpoint, compiling, loop, trackers
 from tunesmith.train.card import Card, write_card
 from tunesmith.train.checkpoint import Position
 from tunesmith.train.evaluate import evaluate_all
@@ -56,8 +56,11 @@ class Session:
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
+        compiles = self._settle_compiling()
         runtime.seed("dropout", cfg.train.seed)
-        self.position = Position(fingerprint=inputs.prepared.fingerprint, step_rows=self.division.window_rows)
+        self.position = Position(
+            fingerprint=inputs.prepared.fingerprint, step_rows=self.division.window_rows, compiled=compiles
+        )
         if place.checkpoint is not None:
             self.position = self._restore(place.checkpoint)
         self._place_behind = self.position.place
@@ -72,6 +75,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        compiled.switch_off()
         self.progress.close()
         self.record.__exit__(kind, error, trace)
 
@@ -181,6 +185,14 @@ class Session:
         if not self.cfg.train.resume_anyway:
             self._refuse_changes(place, restored)
         return restored
+
+    def _settle_compiling(self) -> bool:
+        """Whether functions are compiled: as options say, else as the checkpoint's run did, else where it earns time."""
+        went_on = None if self.place.checkpoint is None else checkpoint.read_position(self.place.checkpoint).compiled
+        passes = self.due.total / self.due.per_epoch if self.due.per_epoch else None
+        return compiling.settle(
+            self.cfg.model, self.asked, self.inputs.prepared.report, passes, self.runtime, went_on=went_on
+        )
 
     def _refuse_changes(self, place: Path, restored: Position) -> None:
         ways = "choose another output_dir, or set resume_anyway: true"
