@@ -77,5 +77,5 @@ def _cache() -> Path:
     """Where compiled functions are kept for the next run."""
     own = os.environ.get("TUNESMITH_CACHE")
     return (
-        Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith"
+        Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tunesmith"
     ) / "compiled"
