@@ -84,6 +84,11 @@ class Predictor(nn.Module):
         # In a tuple, since weights must not count twice.
         self._asked = (causal if head is None else causal.get_decoder(), head)
 
+    @property
+    def head(self) -> Head | None:
+        """What makes logits of hidden states; None where the model is asked for logits."""
+        return self._asked[1]
+
     def forward(
         self,
         input_ids: Tensor,
