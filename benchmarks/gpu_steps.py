@@ -1,0 +1,150 @@
+"""Training steps on a GPU, by tunesmith and by transformers with peft as they are.  Knows both; knows no table."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_work import Bench, Work, wait
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from tunesmith import compiled
+from tunesmith.data.collate import join, pad
+from tunesmith.data.sample import Batch, Sample
+from tunesmith.losses.liger import liger_cross_entropy
+from tunesmith.losses.linear import linear_cross_entropy
+from tunesmith.models import liger
+from tunesmith.models.elementwise import lighten
+from tunesmith.models.predict import predictor
+from tunesmith.models.tuning.fused import fuse
+
+WARM, COUNTED = 3, 8
+"""Steps that are not counted, and that are."""
+
+Cost = Callable[[list[list[Sample]]], Tensor]
+Make = Callable[[Any, torch.device], tuple[nn.Module, Cost]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    rate: float
+    """Tokens a second."""
+    gibibytes: float
+    losses: list[float]
+    """Of the first steps."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Rows behind one another, the loss from hidden states, LoRA in one step, lighter layers, Liger's where installed: but for
+    what is left out."""
+
+    left_out: tuple[str, ...] = ()
+    compile: bool = False
+    liger_loss: bool = False
+
+    def __call__(self, model: Any, device: torch.device) -> tuple[nn.Module, Cost]:
+        if isinstance(model, PeftModel) and "fused_adapters" not in self.left_out:
+            fuse(model)
+        if "lighter_layers" not in self.left_out:
+            lighten(model)
+        if "liger" not in self.left_out and liger.wanted("auto", device):
+            liger.take(model)
+        compiled.switch_off()
+        if self.compile and not compiled.switch_on(device):
+            raise RuntimeError("nothing can be compiled here")
+        asked = predictor(
+            model,
+            no_padding="no_padding" not in self.left_out,
+            fused_loss="fused_loss" not in self.left_out,
+            loss=liger_cross_entropy if self.liger_loss else linear_cross_entropy,
+        )
+
+        def cost(rows: list[list[Sample]]) -> Tensor:
+            samples = [sample for row in rows for sample in row]
+            batch = join(samples, range(len(samples))) if asked.ragged else pad(samples, range(len(samples)), pad_id=0)
+            said = asked(
+                input_ids=batch.input_ids.to(device),
+                position_ids=batch.position_ids.to(device),
+                attention_mask=None if batch.packed else batch.attention_mask.to(device),
+                places=batch.places.to(device),
+                bounds=None if batch.bounds is None else batch.bounds.to(device),
+                longest=batch.longest,
+            )
+            return said.cross_entropy(batch.targets.to(device)) / batch.loss_tokens
+
+        return asked, cost
+
+
+def theirs(model: Any, device: torch.device) -> tuple[nn.Module, Cost]:
+    """transformers and peft as they are, on the same rows: samples behind one another, told apart by their positions."""
+
+    def cost(rows: list[list[Sample]]) -> Tensor:
+        batch: Batch = pad([_row(row) for row in rows], range(len(rows)), pad_id=0)
+        loss: Tensor = model(
+            input_ids=batch.input_ids.to(device),
+            position_ids=batch.position_ids.to(device),
+            attention_mask=None,
+            labels=batch.labels.to(device),
+        ).loss
+        return loss
+
+    return model, cost
+
+
+def run(bench: Bench, work: Work, make: Make) -> Outcome:
+    """Train a few steps from the same start, weights in bf16 and adapters in fp32."""
+    policy, cost = make(_model(bench, work), bench.device)
+    trained = [weight for weight in policy.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    losses, tokens, began = list[Tensor](), 0, 0.0
+    for step in range(WARM + COUNTED):
+        chosen = [bench.rows[(step * work.rows + place) % len(bench.rows)] for place in range(work.rows)]
+        if step == WARM:
+            wait(bench.device)
+            began = time.perf_counter()
+        with torch.autocast(bench.device.type, torch.bfloat16):
+            loss = cost(chosen)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+        tokens += sum(len(sample.input_ids) for row in chosen for sample in row) if step >= WARM else 0
+    wait(bench.device)
+    rate = tokens / (time.perf_counter() - began)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if bench.device.type == "cuda" else 0.0
+    return Outcome(rate, peak, [float(loss) for loss in losses[:4]])
+
+
+def _model(bench: Bench, work: Work) -> Any:
+    """The shape with random weights, the same for every way."""
+    torch.manual_seed(0)
+    torch.set_default_device(bench.device)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model: Any = AutoModelForCausalLM.from_config(bench.shapes[work.model].config())
+    finally:
+        torch.set_default_device("cpu")
+        torch.set_default_dtype(torch.float32)
+    model.train()
+    if work.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    if work.full:
+        return model
+    model.requires_grad_(False)
+    config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def _row(samples: list[Sample]) -> Sample:
+    labels = np.concatenate([sample.labels for sample in samples])
+    labels[np.cumsum([0, *(len(sample.labels) for sample in samples[:-1])])] = -100
+    parts = tuple(len(sample.labels) for sample in samples)
+    return Sample(np.concatenate([sample.input_ids for sample in samples]), labels, parts)
