@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.log import OptionError
-from tunesmith.models.liger import take, wanted
+from tunesmith.models.liger import _rotate, take, wanted
 
 GEMMA3 = (transformers.Gemma3TextConfig, {**zoo.GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8})
 
@@ -56,6 +56,13 @@ def test_no_other_model_of_the_kind_is_touched(kernels: None) -> None:
     take(taken)
     assert not any("forward" in vars(module) for module in other.modules())
     assert [type(module).forward for module in other.modules()] == before
+
+
+def test_nothing_that_is_given_is_written_over(kernels: None) -> None:
+    query, key = (torch.randn(1, 5, heads, 16, device=DEVICE).transpose(1, 2) for heads in (4, 2))
+    before, angles = (query.clone(), key.clone()), torch.randn(1, 5, 16, device=DEVICE)
+    _rotate(query, key, angles.cos(), angles.sin())
+    assert torch.equal(query, before[0]) and torch.equal(key, before[1])
 
 
 def test_asked_for_without_a_gpu() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 
-from tunesmith.models.ragged import Unfit
+from tunesmith.models.ragged import Unfit, as_computed
 
 NAME = "tunesmith_flex"
 """What `attn_implementation` is called in Transformers."""
@@ -44,6 +44,7 @@ def attend(
     if dropout:
         raise Unfit("its attention has dropout, which FlexAttention has not")
     assert cu_seq_lens_q is not None, "rows without padding come with their bounds"
+    query, key, value = (as_computed(each) for each in (query, key, value))
     compute = _compiled() if query.is_cuda else flex_attention
     done = compute(
         query,

@@ -127,10 +127,11 @@ def _rotation(module: nn.Module) -> bool:
 
 def _rotate(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """`query` [rows, heads, tokens, width], `key` [rows, key-value heads, tokens, width], turned; `cos` and `sin` [rows,
-    tokens, width].  May write over what it is given."""
+    tokens, width]."""
     from liger_kernel.ops import LigerRopeFunction
 
-    turned: tuple[Tensor, Tensor] = LigerRopeFunction.apply(query, key, cos, sin)
+    # Liger writes over what it is given, which may be kept for recomputation.
+    turned: tuple[Tensor, Tensor] = LigerRopeFunction.apply(query.clone(), key.clone(), cos, sin)
     return turned
 
 
@@ -143,7 +144,7 @@ def _turns_alike(own: Callable[..., Any], device: torch.device) -> bool:
         plain = own(*given, angles.cos(), angles.sin())
     except (TypeError, ValueError, RuntimeError):  # what functions raise that take other arguments or shapes
         return False
-    turned = _rotate(*(each.clone() for each in given), angles.cos(), angles.sin())
+    turned = _rotate(*given, angles.cos(), angles.sin())
     return all(_agree(found, expected) for found, expected in zip(turned, plain, strict=True))
 
 

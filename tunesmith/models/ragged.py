@@ -56,6 +56,7 @@ def attend(
     if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")) or attention_mask is not None:
         raise Unfit("its attention has sinks, biases or a mask of its own")
     assert cu_seq_lens_q is not None and max_length_q is not None, "rows without padding come with their bounds"
+    query, key, value = (as_computed(each) for each in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.is_cuda and query.dtype in HALF and query.shape[-1] == value.shape[-1] and not softcap and not dropout:
         return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, sliding_window), None
@@ -63,6 +64,14 @@ def attend(
     rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     done = [_row(*row, scale, sliding_window, softcap, dropout) for row in rows]
     return torch.cat(done, dim=2).transpose(1, 2).contiguous(), None
+
+
+def as_computed(tensor: Tensor) -> Tensor:
+    """The tensor in the format that autocast computes in on a GPU: where weights are in fp32, so are queries and keys that
+    were turned by their positions, while values are not."""
+    if not tensor.is_cuda or not torch.is_autocast_enabled("cuda"):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype("cuda"))
 
 
 def _varlen(
