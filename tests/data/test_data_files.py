@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data import files
 from tunesmith.data.files import Meter, read_rows
-from tunesmith.log import DataError, OptionError
+from tunesmith.log import DataError
 
 ROWS = [{"a": "eins", "b": "zwei\nZeilen"}, {"a": "你好", "b": 'mit "Anführung", ja'}, {"a": "  drei ", "b": ""}]
 Write = Callable[[str, Any], Path]
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_told_with_file_and_place(name: str, content: bytes | s
 def test_a_file_that_is_not_there_and_a_kind_that_is_not_known_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.json: cannot be read"):
         values(tmp_path / "nowhere.json")
-    with pytest.raises(OptionError, match=r"rows.xlsx: unknown kind of file; known are .json, .jsonl"):
+    with pytest.raises(DataError, match=r"rows.xlsx: unknown kind of file; known are .json, .jsonl"):
         values(tmp_path / "rows.xlsx")
 
 

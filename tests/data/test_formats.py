@@ -153,7 +153,7 @@ def test_a_loss_that_weighs_nothing_known_is_said(value: Any) -> None:
         (SHAREGPT, sharegpt(("human", "a"), ("human", "b"), ("gpt", "c")), "two questions without an answer between them"),
         (SHAREGPT, sharegpt(("human", "a"), ("gpt", "b"), ("gpt", "c")), "an answer without a question before it"),
         (SHAREGPT, sharegpt(("human", "a"), ("gpt", "b"), ("system", "c")), "a system message after the first turn"),
-        (SHAREGPT, sharegpt(("human", "a"), ("bot", "b")), "unknown role 'bot'"),
+        (SHAREGPT, sharegpt(("human", "a"), ("bot", "b")), "unknown role 'bot'; known are human, gpt, observation, function_call, system"),
         (SHAREGPT, sharegpt(("human", "a"), ("gpt", "")), "empty answer"),
         (OPENAI, openai(USER, {"role": "assistant", "content": None}), "null in 'content'"),
         (OPENAI, openai(USER, {"role": "assistant", "tool_calls": [{"function": {}}]}), "a tool call without a name"),

@@ -173,7 +173,7 @@ def test_how_a_plain_file_is_read_is_guessed_from_its_columns_and_told(
 
 
 def test_a_guess_that_cannot_be_made_names_the_columns(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"columns \(alpha, beta\).*dataset_info.json"):
+    with pytest.raises(DataError, match=r"columns \(alpha, beta\).*dataset_info.json"):
         one(str(write("x.json", [{"alpha": 1, "beta": 2}])), tmp_path)
     with pytest.raises(DataError, match="holds no rows"):
         one(str(write("y.json", [])), tmp_path)
@@ -205,7 +205,7 @@ def test_a_guess_that_cannot_be_made_names_the_columns(write: Write, tmp_path: P
 def test_what_is_wrong_with_an_entry_is_told(entry: Any, told: str, write: Write, tmp_path: Path) -> None:
     write("rows.json", ALPACA)
     write("dataset_info.json", {"mine": entry, "broken too, but not asked for": 7})
-    with pytest.raises(OptionError) as error:
+    with pytest.raises(DataError) as error:
         one("mine", tmp_path)
     assert told in str(error.value) and f"{tmp_path}/dataset_info.json: mine" in str(error.value)
 
@@ -220,10 +220,10 @@ def test_all_wrong_names_are_told_at_once_with_the_nearest(folder: Path) -> None
 
 def test_a_broken_dataset_info_names_line_and_column(write: Write, tmp_path: Path) -> None:
     write("dataset_info.json", '{\n  "a": {"file_name": "a.json"},\n}')
-    with pytest.raises(OptionError, match=r"dataset_info.json:\d: .*column"):
+    with pytest.raises(DataError, match=r"dataset_info.json:\d: .*column"):
         one("a", tmp_path)
     write("dataset_info.json", "[]")
-    with pytest.raises(OptionError, match="must be an object that names datasets"):
+    with pytest.raises(DataError, match="must be an object that names datasets"):
         one("a", tmp_path)
     (tmp_path / "dataset_info.json").unlink()
     with pytest.raises(OptionError, match=r"'a' is no file, and there is no .*dataset_info.json"):

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -16,9 +17,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from tunesmith.log import DataError, MissingExtra, OptionError
+from tunesmith.log import DataError, MissingExtra
 
 Values = dict[str, Any]
+
+
+class TwiceError(ValueError):
+    """An object of a JSON file has a key twice."""
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> Values:
+    """An object of a JSON file.  Raises TwiceError for one that has a key twice, of which one value would be lost."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return values
+
+
+def why_not_json(problem: Exception) -> str:
+    """In our words, why Python's json gave up."""
+    if isinstance(problem, json.JSONDecodeError):
+        return problem.msg
+    if isinstance(problem, TwiceError):
+        return f"an object has the key '{problem}' twice"
+    return "it is nested too deeply" if isinstance(problem, RecursionError) else "a number of thousands of digits"
 
 
 class Row(NamedTuple):
@@ -44,6 +67,7 @@ class Meter:
 
 
 CHUNK_BYTES = 1 << 20
+_DECODER = json.JSONDecoder(object_pairs_hook=each_key_once)
 _NO_FILE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _BLANK = re.compile(r"[ \t\r\n]*")
 _NAMES = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number", bool: "a truth value"}
@@ -61,13 +85,11 @@ def is_remote(path: str) -> bool:
 
 
 def read_rows(path: str, meter: Meter | None = None) -> Iterator[Row]:
-    """The rows of one file, read as they are asked for; `meter` counts its bytes.  Raises DataError naming file, line and reason, OptionError
-    for a kind of file that is not known."""
+    """The rows of one file, read as they are asked for; `meter` counts its bytes.  Raises DataError naming file, line and reason, also for
+    a kind of file that is not known."""
     name = path.rsplit("/", 1)[-1] if is_remote(path) else Path(path).name
     if not is_data_file(name):
-        raise OptionError(
-            f"{path}: unknown kind of file; known are {', '.join(_READERS)}, also as {', '.join(_OPENERS)}"
-        )
+        raise DataError(f"{path}: unknown kind of file; known are {', '.join(_READERS)}, also as {', '.join(_OPENERS)}")
     try:
         number = 0
         for stream, member in _streams(path, name, meter or Meter()):
@@ -124,6 +146,9 @@ class _Metered(io.FileIO):
 
 def _open(path: str, meter: Meter) -> IO[bytes]:
     if not is_remote(path):
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
+            raise DataError(f"{path}: is {kind}, not a file")
         return io.BufferedReader(_Metered(path, meter), CHUNK_BYTES)
     import fsspec  # type: ignore[import-untyped]
 
@@ -152,7 +177,7 @@ def _lines(stream: IO[bytes], path: str) -> Iterator[str]:
     """A file's lines with their ends, without a byte order mark."""
     for number, line in enumerate(stream, start=1):
         if number == 1:
-            _refuse_utf16(line, path)
+            _refuse_other_kinds(line, path)
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
             yield line.decode()
@@ -160,7 +185,22 @@ def _lines(stream: IO[bytes], path: str) -> Iterator[str]:
             raise _not_utf8(path, number, line, reason.start) from reason
 
 
-def _refuse_utf16(start: bytes, path: str) -> None:
+_OTHER_KINDS = {
+    b"\x1f\x8b": "compressed with gzip; name it so (.json.gz)",
+    b"BZh": "compressed with bzip2; name it so (.json.bz2)",
+    b"\xfd7zX": "compressed with xz; name it so (.json.xz)",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; name it so (.json.zst)",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"PAR1": "a parquet file; name it so (.parquet)",
+    b"ARRO": "an arrow file; name it so (.arrow)",
+    b"\xff\xfe\0\0": "written in utf-32; write it anew in UTF-8: iconv -f utf-32 -t utf-8",
+}
+"""How a file begins that its name calls text -> what it is."""
+
+
+def _refuse_other_kinds(start: bytes, path: str) -> None:
+    if found := next((kind for mark, kind in _OTHER_KINDS.items() if start.startswith(mark)), None):
+        raise DataError(f"{path}: is {found}")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start[:4]:
         raise DataError(f"{path}: is written in utf-16; write it anew in UTF-8: iconv -f utf-16 -t utf-8")
 
@@ -180,9 +220,10 @@ def _read_jsonl(stream: IO[bytes], path: str) -> Iterator[Any]:
         if line.isspace():
             continue
         try:
-            yield json.loads(line.rstrip("\r\n"))
-        except json.JSONDecodeError as reason:
-            raise DataError(f"{path}: line {number} column {reason.colno}: {reason.msg}") from reason
+            yield _DECODER.decode(line.rstrip("\r\n"))
+        except (ValueError, RecursionError) as reason:
+            column = f" column {reason.colno}" if isinstance(reason, json.JSONDecodeError) else ""
+            raise DataError(f"{path}: line {number}{column}: {why_not_json(reason)}") from reason
 
 
 def _read_txt(stream: IO[bytes], path: str) -> Iterator[Any]:
@@ -196,6 +237,9 @@ def _read_csv(stream: IO[bytes], path: str, delimiter: str = ",") -> Iterator[An
     reader = csv.reader(_lines(stream, path), delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
+        if header and len(set(header)) != len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise DataError(f"{path}: line 1 names the column '{twice}' twice")
         for cells in reader:
             if not cells:
                 continue
@@ -219,7 +263,7 @@ def _read_parquet(stream: IO[bytes], path: str) -> Iterator[Any]:
         source = stream if stream.seekable() else io.BytesIO(stream.read())
         for batch in pyarrow.parquet.ParquetFile(source).iter_batches(batch_size=1024):
             yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as reason:
+    except pyarrow.ArrowException as reason:
         raise DataError(f"{path}: is not a whole parquet file: {reason}") from reason
 
 
@@ -237,7 +281,7 @@ def _read_arrow(stream: IO[bytes], path: str) -> Iterator[Any]:
             batches = pyarrow.ipc.open_stream(source)
         for batch in batches:
             yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as reason:
+    except pyarrow.ArrowException as reason:
         raise DataError(f"{path}: is not a whole arrow file: {reason}") from reason
 
 
@@ -274,7 +318,7 @@ class _Window:
     def __init__(self, stream: IO[bytes], path: str):
         self.stream, self.path = stream, path
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.scan = json.JSONDecoder().raw_decode
+        self.scan = _DECODER.raw_decode
         self.text, self.at, self.ended = "", 0, False
         self.lines_before, self.columns_before = 0, 0
 
@@ -304,6 +348,8 @@ class _Window:
                 cut = reason.msg.startswith("Unterminated string") or reason.pos >= len(self.text) - 8
                 if not (cut and self._more()):
                     raise self.error(reason.msg, reason.pos) from reason
+            except (ValueError, RecursionError) as reason:
+                raise self.error(why_not_json(reason)) from reason
 
     def error(self, reason: str, at: int | None = None) -> DataError:
         """The error for what stands at a place of the window, with its line and column in the file."""
@@ -319,7 +365,7 @@ class _Window:
             return False
         chunk = self.stream.read(max(CHUNK_BYTES, len(self.text) - self.at))
         if self.lines_before == 0 and not self.text:
-            _refuse_utf16(chunk[:4], self.path)
+            _refuse_other_kinds(chunk[:4], self.path)
         try:
             fresh = self.decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as reason:

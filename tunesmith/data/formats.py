@@ -3,6 +3,7 @@ no token."""
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from tunesmith import catalog
 from tunesmith.data.files import Row, Values
 from tunesmith.data.sources import OPENAI_TAGS, Columns, Shape, Tags
 from tunesmith.templates.conversation import Conversation, Message, Role, Thinking
+from tunesmith.templates.tools import parsed
 
 _ASKING, _ANSWERING = ("user", "observation"), ("assistant", "function")
 _PLACEHOLDER = re.compile(r"\{\{(name|author)\}\}")
@@ -118,9 +120,7 @@ def sharegpt(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn],
     for message in _messages(values, columns):
         if tags.role_tag not in message or tags.content_tag not in message:
             raise Unusable(f"a message without '{tags.role_tag}' or '{tags.content_tag}'")
-        role = roles.get(message[tags.role_tag])
-        if role is None:
-            raise Unusable(f"unknown role {message[tags.role_tag]!r}")
+        role = _role(message, tags, roles)
         turns.append((role, _plain(message[tags.content_tag], tags.content_tag), _loss(message)))
     return _without_system(turns)
 
@@ -139,9 +139,7 @@ def openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], s
     }
     turns: list[_Turn] = []
     for message in _messages(values, columns):
-        role = roles.get(message.get(tags.role_tag))
-        if role is None:
-            raise Unusable(f"unknown role {message.get(tags.role_tag)!r}")
+        role = _role(message, tags, roles)
         content = _parts(message.get(tags.content_tag), tags.content_tag)
         if role == "assistant":
             thought = message.get("reasoning_content") or message.get("reasoning")
@@ -161,6 +159,13 @@ def openai(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], s
 def text(values: Values, columns: Columns, tags: Tags) -> tuple[list[_Turn], str]:
     """Plain text is no conversation.  Its turns and system prompt; raises Unusable."""
     raise Unusable("plain text, which only the stage pt trains on")
+
+
+def _role(message: Values, tags: Tags, roles: Mapping[str, Role]) -> Role:
+    written = message.get(tags.role_tag)
+    if not isinstance(written, str) or written not in roles:
+        raise Unusable(f"unknown role {str(written)[:40]!r}; known are {', '.join(roles)}")
+    return roles[written]
 
 
 @functools.cache
@@ -205,6 +210,8 @@ def _calls(message: Values) -> str:
         [{"function": message["function_call"]}] if message.get("function_call") else []
     )
     calls = []
+    if not isinstance(written, list):
+        raise Unusable("tool calls that are no list")
     for each in written:
         call = each.get("function", each) if isinstance(each, dict) else None
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
@@ -212,8 +219,8 @@ def _calls(message: Values) -> str:
         arguments = call.get("arguments", {})
         if isinstance(arguments, str):
             try:
-                arguments = json.loads(arguments or "{}")
-            except json.JSONDecodeError as reason:
+                arguments = parsed(arguments or "{}")
+            except ValueError as reason:
                 raise Unusable("a tool call whose arguments are not JSON") from reason
         calls.append({"name": call["name"], "arguments": arguments})
     if not calls:
@@ -274,6 +281,8 @@ def _plain(value: Any, column: str | None) -> str:
         raise Unusable(f"null in '{column}'")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unusable(f"'{column}' is not a text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Unusable(f"'{column}' is {value}, a missing value or a number without end")
     return str(value)
 
 
@@ -296,8 +305,8 @@ def _listed(value: Any, column: str | None) -> list[Any]:
     """A list, or the list that a text holds as JSON (csv cells); null is an empty one."""
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as reason:
+            value = parsed(value)
+        except ValueError as reason:
             raise Unusable(f"'{column}' is not JSON") from reason
     if value is None or value == "":
         return []
@@ -308,7 +317,10 @@ def _listed(value: Any, column: str | None) -> list[Any]:
 
 def _tools(values: Values, columns: Columns) -> str:
     tools = values.get(columns.tools) if columns.tools else None
-    text = tools or "" if tools is None or isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+    try:
+        text = tools or "" if tools is None or isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+    except (TypeError, RecursionError) as reason:  # a parquet file's dates and bytes are no JSON
+        raise Unusable(f"'{columns.tools}' is nothing that JSON can write") from reason
     _check_whole(text)
     return text
 

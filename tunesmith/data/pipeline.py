@@ -80,7 +80,7 @@ def prepare(
     _check(cfg, stage)
     kind = KINDS[stage]
     trained = find_datasets(cfg.dataset, cfg.dataset_dir, search_folders, streaming=cfg.streaming)
-    evaluated = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders)
+    evaluated = find_datasets(cfg.eval_dataset, cfg.dataset_dir, search_folders, option="eval_dataset")
     if weighted := [each.name for each in evaluated if each.weight is not None]:
         raise OptionError(f"eval_dataset: {weighted[0]}: evaluation reads every row once, so a weight says nothing")
     shares = probabilities(cfg, trained)

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from tunesmith import log
-from tunesmith.data.files import Meter, Row, is_data_file, is_remote, read_rows
+from tunesmith.data.files import Meter, Row, each_key_once, is_data_file, is_remote, read_rows, why_not_json
+from tunesmith.files import sha256_of
 from tunesmith.log import DataError, MissingExtra, OptionError
 from tunesmith.templates.conversation import Thinking
+from tunesmith.templates.tools import parsed
+
+INFO = "dataset_info.json"
+MOST_ROWS = 2**31
+"""More than any dataset has."""
 
 Formatting = Literal["alpaca", "sharegpt", "openai", "text"]
 
@@ -128,26 +134,42 @@ _NOT_BUILT = {
 }
 
 
+class _UnknownName(OptionError):
+    """What an option names is no dataset; which option, the caller knows."""
+
+
 def find_datasets(
-    names: Sequence[str], dataset_dir: str, search_folders: Sequence[Path] = (), *, streaming: bool = False
+    names: Sequence[str],
+    dataset_dir: str,
+    search_folders: Sequence[Path] = (),
+    *,
+    streaming: bool = False,
+    option: str = "dataset",
 ) -> list[Dataset]:
     """The datasets that `names` mean, in order: names of `dataset_info.json`, file paths, `hf:NAME` or `ms:NAME`, each
     with `#N` behind it to take N rows, and `@W` to give it a weight.
 
     `dataset_dir` and file paths are relative to the working directory, then to each of `search_folders`.  `streaming`: a
-    hub's rows are read without being fetched as a whole first.  Raises OptionError for a name, key or value that is not
-    known, all problems at once."""
+    hub's rows are read without being fetched as a whole first; `option`: which one names them.  Raises OptionError for
+    names that mean nothing, DataError for files and entries that are wrong, all problems at once."""
     folder = _find_folder(dataset_dir, search_folders)
     registered = _read_info(folder)
     found: list[Dataset] = []
-    problems: list[str] = []
+    unknown: list[str] = []
+    broken: list[str] = []
     for written in names:
         try:
             found.append(_find(written, registered, folder, search_folders, streaming))
+        except _UnknownName as reason:
+            unknown += [f"{option}: {each}" for each in reason.problems]
         except OptionError as reason:
-            problems += reason.problems
-    if problems:
-        raise OptionError(*problems)
+            unknown += reason.problems
+        except DataError as reason:
+            broken.append(str(reason))
+    if unknown:
+        raise OptionError(*unknown, *broken)
+    if broken:
+        raise DataError("\n".join(broken))
     return found
 
 
@@ -158,9 +180,9 @@ def _find(
     if written not in registered and (match := re.fullmatch(r"(.+)@(\d+(?:\.\d*)?|\.\d+)", written)):
         name, weight = match[1], float(match[2])
     if name not in registered and (match := re.fullmatch(r"(.+)#(\d+)", name)):
-        name, limit = match[1], int(match[2])
+        name, limit = match[1], int(match[2]) if len(match[2]) < 10 else MOST_ROWS
         if limit < 1:
-            raise OptionError(f"dataset: {written}: at least 1 row must be taken")
+            raise _UnknownName(f"{written}: at least 1 row must be taken")
     dataset = _find_plain(name, registered, folder, search_folders, streaming)
     if limit is not None:
         dataset = replace(dataset, num_samples=min(limit, dataset.num_samples or limit))
@@ -180,15 +202,16 @@ def _find_plain(
         return _guessed(name, FileSource([name]))
     for start in (Path(), *search_folders, folder):
         place = start / Path(name).expanduser()
-        if place.exists():
+        if os.path.exists(place):
             return _guessed(name, FileSource(_files_of(place)))
-    raise OptionError(f"dataset: {_unknown(name, registered, folder)}")
+    raise _UnknownName(_unknown(name, registered, folder))
 
 
 def _unknown(name: str, registered: dict[str, Any], folder: Path) -> str:
     if is_data_file(name):
-        return f"there is no file {name}"
-    info = folder / "dataset_info.json"
+        dead = [str(place) for place in (Path(name).expanduser(), folder / name) if os.path.islink(place)]
+        return f"{dead[0]} is a symbolic link that leads nowhere" if dead else f"there is no file {name}"
+    info = folder / INFO
     if not registered:
         return f"'{name}' is no file, and there is no {info} that registers names (dataset_dir)"
     known = ", ".join(sorted(registered)[:20]) + (", ..." if len(registered) > 20 else "")
@@ -204,29 +227,33 @@ def nearest(word: str, known: Sequence[str] | dict[str, Any]) -> str:
 def _find_folder(dataset_dir: str, search_folders: Sequence[Path]) -> Path:
     """The first place of `dataset_dir` that has a `dataset_info.json`, else the first that is there at all."""
     places = [start / Path(dataset_dir).expanduser() for start in (Path(), *search_folders)]
-    registering = (place for place in places if (place / "dataset_info.json").is_file())
+    registering = (place for place in places if (place / INFO).is_file())
     return next(registering, next((place for place in places if place.is_dir()), places[0]))
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    path = folder / "dataset_info.json"
+    path = folder / INFO
     if not path.is_file():
         return {}
     try:
-        info = json.loads(path.read_text(encoding="utf-8-sig"))
+        info = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=each_key_once)
     except json.JSONDecodeError as reason:
-        raise OptionError(f"{path}:{reason.lineno}: {reason.msg} (column {reason.colno})") from reason
+        raise DataError(f"{path}:{reason.lineno}: {reason.msg} (column {reason.colno})") from reason
     except UnicodeDecodeError as reason:
-        raise OptionError(f"{path}: is not UTF-8: {reason}") from reason
+        raise DataError(f"{path}: is not UTF-8 (byte {reason.start + 1}); write it anew in UTF-8") from reason
+    except (ValueError, RecursionError) as reason:
+        raise DataError(f"{path}: {why_not_json(reason)}") from reason
+    except OSError as reason:
+        raise DataError(f"{path}: cannot be read: {reason.strerror}") from reason
     if not isinstance(info, dict):
-        raise OptionError(f"{path}: must be an object that names datasets")
+        raise DataError(f"{path}: must be an object that names datasets")
     return info
 
 
 def _checked_entry(raw: Any, subject: str) -> Entry:
-    """An entry whose keys are all known and of the right type.  Raises OptionError with every problem."""
+    """An entry whose keys are all known and of the right type.  Raises DataError with every problem."""
     if not isinstance(raw, dict):
-        raise OptionError(f'{subject}: must be an object, such as {{"file_name": "rows.json"}}')
+        raise DataError(f'{subject}: must be an object, such as {{"file_name": "rows.json"}}')
     problems = _problems(raw, Entry, subject)
     for part, kind in (("columns", Columns), ("tags", Tags)):
         if isinstance(raw.get(part), dict):
@@ -238,9 +265,11 @@ def _checked_entry(raw: Any, subject: str) -> Entry:
     columns = raw.get("columns") or {}
     if raw.get("ranking") is True and isinstance(columns, dict) and not {"chosen", "rejected"} <= set(columns):
         problems.append(f"{subject}: ranking needs columns chosen and rejected")
+    if isinstance(raw.get("num_samples"), int) and not 1 <= raw["num_samples"] <= MOST_ROWS:
+        problems.append(f"{subject}: num_samples must be at least 1 and at most {MOST_ROWS}, got {raw['num_samples']}")
     problems += [f"{subject}: {key}: {why}" for key, why in _NOT_BUILT.items() if raw.get(key)]
     if problems:
-        raise OptionError(*problems)
+        raise DataError("\n".join(problems))
     return Entry(**{key: value for key, value in raw.items() if value is not None})
 
 
@@ -276,11 +305,12 @@ def _from_entry(name: str, entry: Entry, folder: Path, subject: str, streaming: 
         source = FileSource([entry.cloud_file_name])
     elif entry.file_name:
         path = folder / entry.file_name
-        if not path.exists():
-            raise OptionError(f"{subject}: there is no file {path}")
+        if not os.path.exists(path):
+            what = f"{path} is a link that leads nowhere" if os.path.islink(path) else f"there is no file {path}"
+            raise DataError(f"{subject}: {what}")
         source = FileSource(_files_of(path))
     else:
-        raise OptionError(f"{subject}: needs one of file_name, hf_hub_url, ms_hub_url, cloud_file_name")
+        raise DataError(f"{subject}: needs one of file_name, hf_hub_url, ms_hub_url, cloud_file_name")
     formatting: Any = entry.formatting or "alpaca"
     tags = replace(OPENAI_TAGS if formatting == "openai" else Tags(), **(entry.tags or {}))
     shape = Shape(formatting, _columns(entry.columns, formatting), tags, entry.ranking, entry.thinking)
@@ -298,9 +328,12 @@ def _files_of(path: Path) -> list[str]:
     """The data files of a folder in the order of their names, or the one file."""
     if not path.is_dir():
         return [str(path)]
-    files = sorted(str(each) for each in path.iterdir() if each.is_file() and is_data_file(each.name))
+    found = (each for each in path.iterdir() if each.is_file() and is_data_file(each.name))
+    files = sorted(str(each) for each in found if each.name != INFO)
     if not files:
-        raise OptionError(f"{path}: holds no data file")
+        code = sorted(each.name for each in path.glob("*.py"))
+        more = f"; {code[0]} is a program, and none is run to get rows" if code else ""
+        raise DataError(f"{path}: holds no data file{more}")
     return files
 
 
@@ -323,8 +356,10 @@ class FileSource:
             return None
         whole = hashlib.sha256()
         for path in self.paths:
-            with open(path, "rb") as file:
-                whole.update(f"{Path(path).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            try:
+                whole.update(f"{Path(path).name} {sha256_of(Path(path))}\n".encode())
+            except OSError as reason:
+                raise DataError(f"{path}: cannot be read: {reason.strerror}") from reason
         return whole.hexdigest()
 
 
@@ -377,7 +412,7 @@ def _guessed(name: str, source: Source) -> Dataset:
     first = next(islice(source.read(), 1), None)
     if first is None:
         raise DataError(f"{name}: holds no rows")
-    shape = _guess(first.values, name)
+    shape = _guess(first.values, name, first.where)
     used = [f"{part}={column}" for part, column in asdict(shape.columns).items() if column]
     log.note(name, f"read as {shape.formatting}{' with ranking' if shape.ranking else ''} ({', '.join(used)})")
     return Dataset(name, source, shape)
@@ -391,11 +426,21 @@ _ALPACA_NAMES = {
 _MORE_COLUMNS = ("history", "system", "tools", "chosen", "rejected", "images", "videos", "audios")
 
 
-def _guess(row: dict[str, Any], name: str) -> Shape:
+def _messages_of(value: Any) -> Any:
+    """A list of messages, also one that is written as a JSON text; None for what is no JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parsed(value)
+    except ValueError:
+        return None
+
+
+def _guess(row: dict[str, Any], name: str, where: str) -> Shape:
     more = {key: key for key in _MORE_COLUMNS if key in row}
     ranking = "chosen" in row and "rejected" in row
     for column in ("messages", "conversations"):
-        turns = json.loads(row[column]) if isinstance(row.get(column), str) else row.get(column)
+        turns = _messages_of(row.get(column))
         if isinstance(turns, list) and turns and isinstance(turns[0], dict):
             columns = replace(_ABSENT, messages=column, **more)
             if "from" in turns[0]:
@@ -407,7 +452,9 @@ def _guess(row: dict[str, Any], name: str) -> Shape:
     text = next((key for key in ("text", "prompt", "content") if key in row), None)
     if text:
         return Shape("text", replace(_ABSENT, prompt=text))
-    raise OptionError(
-        f"dataset: {name}: its columns ({', '.join(row)}) are none that are known; "
+    if odd := [column for column in ("messages", "conversations") if column in row]:
+        raise DataError(f"{name}: {where}: '{odd[0]}' is not a list of messages, so what it holds cannot be told")
+    raise DataError(
+        f"{name}: {where}: its columns ({', '.join(row)}) are none that are known; "
         "register it in dataset_info.json and name its columns there"
     )

@@ -26,7 +26,7 @@ def lint_command(arguments: list[str]) -> int:
     data = loaded.config.data
     folders = [file.parent for file in loaded.files]
     trained = find_datasets(data.dataset, data.dataset_dir, folders)
-    evaluated = find_datasets(data.eval_dataset, data.dataset_dir, folders)
+    evaluated = find_datasets(data.eval_dataset, data.dataset_dir, folders, option="eval_dataset")
     fixed = output_file("fix", own["fix"], loaded, may_exist=False) if "fix" in own else None
     if fixed and len(trained) > 1:
         names = ", ".join(dataset.name for dataset in trained)

@@ -5,8 +5,9 @@ A dialect writes pieces: its own words are control, whatever came from the row i
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from tunesmith.log import DataError
@@ -61,13 +62,42 @@ class Dialect:
     calls: CallsWriter
 
 
+MOST_STARTS = 1000
+"""Brackets of a turn at which its calls are looked for."""
+
+MOST_LEVELS = 100
+"""Lists and objects within one another in a row's JSON.  What writes them calls itself for each."""
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text.  Raises ValueError for what is no JSON, and for what no program could write again."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError:
+        raise ValueError("it holds a number of thousands of digits") from None
+    level = [found]
+    for _ in range(MOST_LEVELS):
+        level = [inner for one in level if isinstance(one, dict | list) for inner in _within(one)]
+        if not level:
+            return found
+    raise ValueError("it is nested too deeply")
+
+
+def _within(one: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return one.values() if isinstance(one, dict) else one
+
+
 def read_tools(text: str, where: str = "") -> list[Tool]:
     """Tools of a row: a JSON list (or one object) of functions, bare or as OpenAI objects.  DataError: neither."""
     if not text.strip():
         return []
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
+        found = parsed(text)
+    except ValueError as error:
         raise DataError(f"{_at(where)}tools are not JSON: {error}") from None
     tools = [_unwrapped(tool) for tool in (found if isinstance(found, list) else [found])]
     for tool in tools:
@@ -80,8 +110,8 @@ def read_calls(text: str, where: str = "") -> list[Call]:
     """Calls of a function turn: a JSON object or list of {name, arguments}, bare or as OpenAI's `tool_calls`; arguments
     may be an object or its JSON text.  DataError: anything else."""
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
+        found = parsed(text)
+    except ValueError as error:
         raise DataError(
             f"{_at(where)}a function turn must hold its calls as JSON: {error}; got {text[:80]!r}"
         ) from None
@@ -95,10 +125,10 @@ def split_calls(text: str, where: str = "") -> tuple[str, list[Call]]:
     `<tool_call>` marks.  DataError: no calls."""
     if marked := re.findall(r"<tool_call>(\s*[{\[].*?)</tool_call>", text, re.DOTALL):
         return text[: text.index("<tool_call>")], [call for one in marked for call in read_calls(one, where)]
-    for start in (match.start() for match in re.finditer(r"[\[{]", text)):
+    for start in (match.start() for match in islice(re.finditer(r"[\[{]", text), MOST_STARTS)):
         try:
-            json.loads(text[start:])
-        except json.JSONDecodeError:
+            parsed(text[start:])
+        except ValueError:
             continue
         return text[:start], read_calls(text[start:], where)
     return "", read_calls(text, where)
@@ -111,8 +141,8 @@ def _read_call(found: Any, where: str) -> Call:
     arguments = call.get("arguments", call.get("parameters", {}))
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
-        except json.JSONDecodeError:
+            arguments = parsed(arguments or "{}")
+        except ValueError:
             arguments = None
     if not isinstance(arguments, dict):
         raise DataError(f"{_at(where)}arguments of the call {call['name']!r} must be a JSON object")

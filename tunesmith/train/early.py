@@ -5,7 +5,7 @@ from tunesmith.config.load import Loaded
 from tunesmith.data.sources import find_datasets
 from tunesmith.models.complete import check as check_files
 from tunesmith.models.where import find, find_adapters
-from tunesmith.train import trackers
+from tunesmith.train import scores, trackers
 
 
 def check(loaded: Loaded) -> None:
@@ -15,9 +15,11 @@ def check(loaded: Loaded) -> None:
     """
     cfg = loaded.config
     trackers.check(cfg.train.report_to)
+    if {"bleu", "rouge"} & {*cfg.train.metrics}:
+        scores.require("metrics")
     check_files(find(cfg.model))
     find_adapters(cfg.model)
     folders = [file.parent for file in loaded.files]
     with log.muted():
-        for names, streaming in ((cfg.data.dataset, cfg.data.streaming), (cfg.data.eval_dataset, False)):
-            find_datasets(names, cfg.data.dataset_dir, folders, streaming=streaming)
+        find_datasets(cfg.data.dataset, cfg.data.dataset_dir, folders, streaming=cfg.data.streaming)
+        find_datasets(cfg.data.eval_dataset, cfg.data.dataset_dir, folders, option="eval_dataset")

@@ -22,7 +22,7 @@ def decode(text: str, start: int = 0) -> tuple[Any, int] | None:
         start += 1
     try:
         return _DECODER.raw_decode(text, start)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -247,6 +247,6 @@ def _read_value(text: str, is_string: bool) -> Any:
         return text
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
     return value if not is_string or isinstance(value, str) else text
