@@ -37,7 +37,12 @@ ERRORS = [
      "--report_to: unknown tracker 'wandbb'; did you mean 'wandb'? allowed: none, tensorboard, "
      "wandb, mlflow, swanlab, trackio"),
     (["--report_to", "none,wandb"], "--report_to: none can't stand beside other trackers"),
-    (["--metrics", "loss,rouge"], "--metrics: rouge: not built yet"),
+    (["--metrics", "loss,accuracy"], "--metrics: accuracy: not built yet"),
+    (["--metrics", "loss,rouge"], "--metrics: there are no rows to answer: set eval_dataset or val_size"),
+    (["--do_predict", "--eval_dataset", "x", "--train_on_prompt"], "--do_predict: where an answer begins is not known when "
+     "prompts are trained too (train_on_prompt); answer in a run of its own"),
+    (["--do_predict", "--eval_dataset", "x", "--stage", "pt"],
+     "--do_predict: plain text, as in the stage pt, asks nothing that can be answered"),
     (["--save_format", "pytorch"], "--save_format: pytorch is not built yet"),
     (["--stage", "dpo"], "--stage: dpo is not built yet"),
     (["--streaming"], "--streaming: needs max_steps"),

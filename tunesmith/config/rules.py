@@ -35,12 +35,18 @@ NOT_BUILT_AT_ALL = (
     "data_augmentation", "augment",
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
     "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
-    "do_predict", "predict_with_generate", "save_best_model", "early_stopping_steps", "metric_for_best_model",
+    "save_best_model", "early_stopping_steps", "metric_for_best_model",
     "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
 """Options of which only the default is built."""
 
-NOT_BUILT_IN_LISTS: dict[str, tuple[str, ...]] = {"metrics": ("accuracy", "exact_match", "f1", "rouge", "bleu")}
+NOT_BUILT_IN_LISTS: dict[str, tuple[str, ...]] = {"metrics": ("accuracy",)}
+
+GENERATED = ("exact_match", "f1", "rouge", "bleu")
+"""Metrics that rows are answered for."""
+
+ANSWERING = ("assistant", "function")
+"""Roles whose messages are answers."""
 
 NO_EFFECT_YET = {
     "media_dir": "images, audio and video are not built yet",
@@ -325,6 +331,24 @@ def evaluation_without_data(asked: Asked) -> Iterator[Finding]:
         if asked.wrote(name) and asked.flat[name] != "no":
             text = "has no effect without evaluation data: set val_size or eval_dataset"
             yield Finding("warning", (name, "eval_dataset"), text)
+def answers(asked: Asked) -> Iterator[Finding]:
+    """Rows are answered that have a question, and of which it is known where their answer begins."""
+    train, data = asked.config.train, asked.config.data
+    generated = [name for name in train.metrics if name in GENERATED]
+    options = [("do_predict", train.do_predict), ("predict_with_generate", train.predict_with_generate)]
+    written = [name for name, is_set in [*options, ("metrics", bool(generated))] if is_set]
+    if asked.command != "train" or not written:
+        return
+    if not (data.val_size or data.eval_dataset):
+        yield Finding("error", (written[0], "eval_dataset"), "there are no rows to answer: set eval_dataset or val_size")
+    if train.stage == "pt":
+        yield Finding("error", (written[0], "stage"), "plain text, as in the stage pt, asks nothing that can be answered")
+    if data.train_on_prompt or not set(data.train_roles) <= set(ANSWERING):
+        option = "train_on_prompt" if data.train_on_prompt else "train_roles"
+        text = f"where an answer begins is not known when prompts are trained too ({option}); answer in a run of its own"
+        yield Finding("error", (written[0], option), text)
+
+
 
 
 def eval_steps_without_strategy(asked: Asked) -> Iterator[Finding]:
@@ -379,6 +403,7 @@ RULES: tuple[Rule, ...] = (
     other_methods_options,
     options_of_one_value,
     identity_start,
+    answers,
     warmup_ignored,
     evaluation_without_data,
     eval_steps_without_strategy,

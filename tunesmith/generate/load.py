@@ -13,7 +13,7 @@ from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError
 from tunesmith.models.load import attention_for, check_vocabulary, load_model, load_tokenizer
 from tunesmith.models.precision import resolve_compute_type
-from tunesmith.models.tuning.adapters import attach
+from tunesmith.models.tuning.adapters import attach, merge
 from tunesmith.models.where import Source
 
 TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
@@ -21,14 +21,21 @@ TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 
 
 def load_engine(
-    source: Source, adapters: Sequence[Source], cfg: ModelConfig, data: DataConfig
+    source: Source,
+    adapters: Sequence[Source],
+    cfg: ModelConfig,
+    data: DataConfig,
+    *,
+    device: torch.device | None = None,
+    merged: bool = False,
 ) -> tuple[TransformersEngine, str]:
     """The engine of a base model with `adapters` on it, and one line that says which model, adapters, chat format,
-    device and number format it is.
+    device and number format it is.  `device`: None means what the options say; `merged`: the adapters become part of the
+    weights, which is faster where much is answered.
 
     Raises ModelError or OptionError for whatever is missing or does not fit.
     """
-    device = _device(cfg.device)
+    device = device or _device(cfg.device)
     tokenizer = load_tokenizer(_tokenizer_source(source, adapters), cfg)
     chat = chat_format(data, tokenizer)
     encoder = Encoder(tokenizer, chat, data)
@@ -36,7 +43,7 @@ def load_engine(
     attention = attention_for(source, cfg, dtype=dtype, device=device)
     base = load_model(source, cfg, dtype=dtype, device=device, trainable=False, attention=attention)
     check_vocabulary(base, tokenizer)
-    model = attach(base, adapters).to(device)
+    model = (merge(base, adapters) if merged else attach(base, adapters)).to(device)
     engine = TransformersEngine(
         model,
         tokenizer,

@@ -26,7 +26,8 @@ WRITTEN = (
     "adapter_config.json", "adapter_model.safetensors", "config.json", "generation_config.json", "model.safetensors",
     "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "chat_template.jinja", "trainer_state.json", "trainer_log.jsonl", "train_results.json", "eval_results.json",
-    "all_results.json", "training_loss.png", "README.md", "events.jsonl", "run.log", CONFIG, FACTS,
+    "predict_results.json", "generated_predictions.jsonl", "all_results.json", "training_loss.png", "README.md",
+    "events.jsonl", "run.log", CONFIG, FACTS,
 )  # fmt: skip
 """Files a run writes into its folder, besides `checkpoint-N/` and model shards."""
 

@@ -34,7 +34,7 @@ def train_command(arguments: list[str]) -> int:
 def process_count(loaded: Loaded) -> int:
     """Processes that the run wants: as many as asked for, else one per GPU; a plan needs one."""
     cfg = loaded.config
-    if not (cfg.train.do_train or cfg.train.do_eval):
+    if not (cfg.train.do_train or cfg.train.do_eval or cfg.train.do_predict):
         return 1
     if cfg.train.nproc_per_node is not None:
         return cfg.train.nproc_per_node

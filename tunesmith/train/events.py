@@ -112,10 +112,13 @@ class Record:
     def results(self, name: str, values: Mapping[str, Any]) -> None:
         """Write `{name}_results.json` (`train`, `eval` or `predict`) and add its values to `all_results.json`."""
         everything = self.folder / "all_results.json"
-        earlier = json.loads(everything.read_text(encoding="utf-8")) if everything.exists() else {}
         write_beside(self.folder / f"{name}_results.json", _pretty(values))
-        write_beside(everything, _pretty({**earlier, **values}))
+        write_beside(everything, _pretty({**_values(everything), **values}))
         self.event("results", name=name, values=dict(values))
+
+    def add_results(self, name: str, values: Mapping[str, Any]) -> None:
+        """Add values to those in `{name}_results.json` and `all_results.json`."""
+        self.results(name, {**_values(self.folder / f"{name}_results.json"), **values})
 
     def save_state(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write `trainer_state.json` into `folder`: the log rows so far and `facts`, by `TrainerState`'s own names
@@ -212,6 +215,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """What a file of results holds; nothing when there is none."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return values
 
 
 def _mend(events: Path) -> int:

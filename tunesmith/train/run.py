@@ -1,5 +1,6 @@
 """The story of a run: read, claim, load, train, save, tell.  Each step is one call; the rooms know the rest."""
 
+import gc
 from pathlib import Path
 
 from tunesmith.config.load import Loaded
@@ -9,7 +10,7 @@ from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
 from tunesmith.models.architecture import code_that_runs
-from tunesmith.train import summary
+from tunesmith.train import predict, summary
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import Record
 from tunesmith.train.inputs import Inputs, Place, read_inputs
@@ -29,8 +30,8 @@ def run(loaded: Loaded) -> int:
         inputs = read(loaded)
         if loaded.config.train.do_train:
             return train(loaded, inputs, stops)
-        if loaded.config.train.do_eval:
-            return evaluate(loaded, inputs)
+        if loaded.config.train.do_eval or loaded.config.train.do_predict:
+            return look(loaded, inputs, stops)
         say("Everything needed is there; with do_train: true this trains.")
         return 0
     except Stopped as stopped:
@@ -71,6 +72,11 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
             if not stopped:
                 session.finish()
             stops.wait_no_more()
+        summary.after(session, stopped)
+        if not stopped and predict.is_asked(cfg):
+            del session  # its model makes place for the one that it has written
+            gc.collect()
+            stopped = not write_predictions(predict.tuned(cfg, place.folder), inputs, runtime, place.folder)
         status = "interrupted" if stopped else "finished"
     except Stopped:
         status = "interrupted"
@@ -78,7 +84,6 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
     finally:
         close(place, runtime, cfg, status)
     runtime.close()
-    summary.after(session, stopped)
     return stops.exit_code if stopped else 0
 
 
@@ -122,12 +127,24 @@ def close(place: Place, runtime: Runtime, cfg: Config, status: str) -> None:
             plot_loss(place.folder)
 
 
-def evaluate(loaded: Loaded, inputs: Inputs) -> int:
-    """The loss of a model, with its adapters, on the evaluation data; no weight is moved."""
+def look(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
+    runtime = Runtime(cfg.train, cfg.model)
+    finished = True
+    if cfg.train.do_eval:
+        evaluate(cfg, inputs, runtime)
+    if predict.is_asked(cfg):
+        told = runtime.from_main(str(runs.place(cfg)) if runtime.is_main else None)
+        finished = write_predictions(cfg, inputs, runtime, Path(told))
+    runtime.close()
+    return 0 if finished else stops.exit_code
+
+
+def evaluate(cfg: Config, inputs: Inputs, runtime: Runtime) -> None:
+    """Tell the loss on the evaluation data, and write it where there is an `output_dir`."""
+    """Evaluate a model with its adapters, answer the evaluation rows, or both; no weight is moved."""
     cfg = loaded.config
     if not inputs.prepared.evals:
         raise OptionError("do_eval: there is nothing to evaluate on; give eval_dataset or val_size")
-    runtime = Runtime(cfg.train, cfg.model)
     model = untuned_model(cfg, inputs.source, runtime)
     results = evaluate_all(asked(cfg, model, runtime), inputs, runtime, cfg)
     for name, value in results.items():
@@ -135,5 +152,16 @@ def evaluate(loaded: Loaded, inputs: Inputs) -> int:
     if cfg.train.output_dir and runtime.is_main:
         with Record(runs.place(cfg), total_steps=0) as record:
             record.results("eval", results)
-    runtime.close()
-    return 0
+
+
+def write_predictions(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> bool:
+    """Answer the evaluation rows with the model that `cfg` names, and write and tell how well; False when a signal came."""
+    found = predict.predict(cfg, inputs, runtime, folder)
+    if found is not None and runtime.is_main:
+        for name, value in (found.evaluated | found.predicted).items():
+            say(f"{name}: {value:.6g}")
+        with Record(folder, total_steps=0) as record:
+            if found.evaluated:
+                record.add_results("eval", found.evaluated)
+            record.results("predict", found.predicted)
+    return found is not None
