@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tunesmith.models import ragged
 
@@ -57,3 +58,15 @@ def test_each_row_sees_itself_alone(
 def test_what_is_not_built_says_so() -> None:
     with pytest.raises(ragged.Unfit):
         ragged.attend(nn.Module(), *tensors(), None, s_aux=torch.zeros(4))
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_gpu_s_kernel_is_called_as_torch_declares_it(window: int | None) -> None:
+    with FakeTensorMode(), torch.no_grad():  # shapes and formats alone; without a GPU nothing can be computed
+        shapes = ((4, 8), (2, 8), (2, 8))
+        given = (torch.empty(1, h, sum(LENGTHS), w, device="cuda", dtype=torch.bfloat16) for h, w in shapes)
+        bounds = torch.empty(len(LENGTHS) + 1, dtype=torch.int32, device="cuda")
+        found, _ = ragged.attend(
+            nn.Module(), *given, None, sliding_window=window, cu_seq_lens_q=bounds, max_length_q=max(LENGTHS)
+        )
+        assert found.shape == (1, sum(LENGTHS), 4, 8) and found.dtype == torch.bfloat16
