@@ -70,7 +70,6 @@ REMARKS = [
     (["--eval_steps", "5", "--val_size", "9", "--eval_strategy", "epoch"],
      "warning: eval_steps: has no effect with eval_strategy epoch"),
     (["--save_strategy", "epoch", "--save_steps", "5"], "warning: save_steps: has no effect with save_strategy epoch"),
-    (["--dataloader_num_workers=2"], "warning: dataloader_num_workers: has no effect: batches are built in the main process so far"),
     (["--pissa_iter", "4"], "warning: pissa_iter: has no effect unless lora_init is pissa"),
     (["--lora_init", "zero"], "note: lora_init: step 0 is the base model; the first matrix starts as kaiming, "
      "since both at zero would never learn"),

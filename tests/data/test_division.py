@@ -27,7 +27,7 @@ def test_an_epoch_holds_every_row_once_in_as_many_windows_as_any_other(
 ) -> None:
     division = divided(way, batch_size, accumulation, shuffle=shuffle)
     for number in range(3):
-        epoch = division.epoch(lengths, number)
+        epoch = list(division.epoch(lengths, number))
         assert len(epoch) == division.per_epoch(lengths) and all(len(window) for window in epoch)
         assert sorted(np.concatenate(epoch)) == list(range(len(lengths)))
         assert all(np.array_equal(*pair) for pair in zip(epoch, division.epoch(lengths, number), strict=True))
@@ -59,7 +59,7 @@ def test_a_token_budget_is_never_passed_and_windows_are_alike(
     lengths: np.ndarray, batch_size: int, accumulation: int
 ) -> None:
     division = divided("token_budget", batch_size, accumulation)
-    epoch = division.epoch(lengths, 0)
+    epoch = list(division.epoch(lengths, 0))
     share = lengths.sum() / len(epoch)
     for window in epoch:
         assert abs(lengths[window].sum() - share) <= ROW_TOKENS
@@ -93,7 +93,7 @@ def test_rows_of_like_length_need_little_padding(shuffle: bool) -> None:
 
 def test_windows_of_grouped_rows_come_in_random_order_but_the_short_one_last() -> None:
     lengths = np.arange(1, 126, dtype=np.int32)
-    epoch = divided("length_grouped").epoch(lengths, 0)
+    epoch = list(divided("length_grouped").epoch(lengths, 0))
     longest = [int(lengths[window].max()) for window in epoch[:-1]]
     assert len(epoch[-1]) == 5 and longest not in (sorted(longest), sorted(longest, reverse=True))
 
@@ -101,7 +101,7 @@ def test_windows_of_grouped_rows_come_in_random_order_but_the_short_one_last() -
 def test_unshuffled_windows_keep_the_order_of_the_data() -> None:
     lengths = np.random.default_rng(1).integers(1, ROW_TOKENS, 50).astype(np.int32)
     for way in WAYS:
-        epoch = divided(way, shuffle=False).epoch(lengths, 2)
+        epoch = list(divided(way, shuffle=False).epoch(lengths, 2))
         assert [sorted(window.tolist()) for window in epoch] == [
             list(range(min(window), max(window) + 1)) for window in epoch
         ]

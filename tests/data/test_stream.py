@@ -71,7 +71,7 @@ def tokens(window: Window) -> Rows:
 def rows(data: Prepared, count: int) -> list[str]:
     """File and row of the first `count` samples of a stream."""
     feed = data.feed(division(1))
-    return [feed.where(0) for _ in islice(feed.windows(0, (), rank=0, pad_id=0), count)]
+    return [window.where(0) for window in islice(feed.windows(0, (), rank=0, pad_id=0), count)]
 
 
 def test_every_row_comes_once_in_each_epoch_and_each_epoch_is_another_order(prepared: Prepare, write: Write) -> None:
@@ -172,7 +172,7 @@ def test_held_out_prompts_are_never_trained_and_are_counted(prepared: Prepare, w
     expected = {f"a.json row {n + 1}" for n in range(40) if n % 10 not in prompts}
     feed = data.feed(division(1))
     stream = feed.windows(0, (), rank=0, pad_id=0)
-    found = [feed.where(0) for _ in islice(stream, len(expected))]
+    found = [window.where(0) for window in islice(stream, len(expected))]
     assert set(found) == expected and len(found) == len(expected)
     assert feed.lines() == ["rows read     40 while training", f"held out      {40 - len(expected)} that ask what rows to evaluate on do"]  # fmt: skip
     next(stream)

@@ -15,7 +15,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "stage": ("rm", "dpo", "kto", "ppo", "grpo"),
     "finetuning_type": ("qlora", "oft", "llamapro"),
     "compute_type": ("fp8",),
-    "gradient_checkpointing": ("auto",),
     "lora_init": ("loftq",),
     "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
     "optim": (
@@ -50,7 +49,6 @@ ANSWERING = ("assistant", "function")
 
 NO_EFFECT_YET = {
     "media_dir": "images, audio and video are not built yet",
-    "dataloader_num_workers": "batches are built in the main process so far",
 }
 """Option -> why writing it changes nothing yet, neither the result nor what is kept."""
 
@@ -331,6 +329,8 @@ def evaluation_without_data(asked: Asked) -> Iterator[Finding]:
         if asked.wrote(name) and asked.flat[name] != "no":
             text = "has no effect without evaluation data: set val_size or eval_dataset"
             yield Finding("warning", (name, "eval_dataset"), text)
+
+
 def answers(asked: Asked) -> Iterator[Finding]:
     """Rows are answered that have a question, and of which it is known where their answer begins."""
     train, data = asked.config.train, asked.config.data
@@ -347,8 +347,6 @@ def answers(asked: Asked) -> Iterator[Finding]:
         option = "train_on_prompt" if data.train_on_prompt else "train_roles"
         text = f"where an answer begins is not known when prompts are trained too ({option}); answer in a run of its own"
         yield Finding("error", (written[0], option), text)
-
-
 
 
 def eval_steps_without_strategy(asked: Asked) -> Iterator[Finding]:
@@ -403,9 +401,9 @@ RULES: tuple[Rule, ...] = (
     other_methods_options,
     options_of_one_value,
     identity_start,
-    answers,
     warmup_ignored,
     evaluation_without_data,
+    answers,
     eval_steps_without_strategy,
     rank_of_the_launcher,
     long_timeout,

@@ -19,7 +19,8 @@ class TrainConfig(Section):
     """Evaluate on the evaluation data at the end, or without training."""
 
     do_predict: bool = False
-    """Answer the evaluation rows and write `generated_predictions.jsonl`."""
+    """Answer the evaluation rows, at the end or without training, and write `generated_predictions.jsonl` and
+    `predict_results.json` with BLEU and ROUGE."""
 
     output_dir: str = ""
     """The run's folder. Default: `saves/MODEL/METHOD/train_DATE`. Foreign files in it are left alone."""
@@ -44,7 +45,7 @@ class TrainConfig(Section):
     """Rows per device and micro-batch. Memory grows with it."""
 
     per_device_eval_batch_size: Positive = 8
-    """Rows per device in evaluation."""
+    """Rows per device in evaluation; when rows are answered, a measure of memory for many more (docs/evaluate.md)."""
 
     gradient_accumulation_steps: Positive = 1
     """Micro-batches per optimizer step. Exactly one large batch, for the memory of a small one."""
@@ -101,10 +102,11 @@ class TrainConfig(Section):
     """When to evaluate. Default: every `eval_steps` when that is written, else at the end."""
 
     metrics: list[Literal["loss", "ppl", "accuracy", "exact_match", "f1", "rouge", "bleu"]] = ["loss", "ppl"]
-    """What evaluation reports."""
+    """What evaluation reports. `exact_match`, `f1`, `rouge` and `bleu` need the evaluation rows answered, which is done
+    once, at the end."""
 
     predict_with_generate: bool = False
-    """Evaluate by generated answers."""
+    """Evaluate by generated answers too: adds BLEU and ROUGE to `eval_results.json`, at the end."""
 
     report_to: list[str] = ["none"]
     """Trackers, comma-separated: none, tensorboard, wandb, mlflow, swanlab, trackio."""
@@ -134,7 +136,7 @@ class TrainConfig(Section):
     """Processes to start on this machine. Default: one per GPU, or one on a CPU."""
 
     dataloader_num_workers: Count = 0
-    """Processes that build batches ahead; 0 builds them in the main process."""
+    """Steps whose batches a thread builds ahead of the one that is computed; 0 means one, too. Changes no result."""
 
     loss_limit: NonNegativeFloat | None = None
     """Stop with an error when the loss of a step is above this; a guard for unattended runs."""

@@ -1,7 +1,7 @@
 """Rows -> the stream of batches in windows, exact from any position.  Knows how a division and a batch are asked for; knows
 no model and no device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,8 @@ class Window:
     number: int
     """The window's number in its epoch, from 0."""
     batches: list[Batch]
+    where: Callable[[int], str]
+    """File and row of one of the batches' `rows`, for messages."""
     place: tuple[int, ...] = ()
     """Where a stream stands behind it, which leads back there; prepared rows need only the step's number."""
 
@@ -43,25 +45,22 @@ class Feed(Protocol):
         """Passes over the data up to there, as far as is known."""
         ...
 
-    def where(self, row: int) -> str:
-        """File and row of one of the `rows` of the last window's batches."""
-        ...
-
     def lines(self) -> list[str]:
         """What became of rows that were read while training, for the screen."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class PreparedFeed:
     """Windows of rows that are all prepared."""
 
-    samples: Samples
-    division: Division
+    def __init__(self, samples: Samples, division: Division):
+        self.samples, self.division = samples, division
+        # Counted once: it may take a look at every row, and progress is told in epochs after every step.
+        self._per_epoch = division.per_epoch(samples.lengths) if len(samples) else 0
 
     @property
     def per_epoch(self) -> int | None:
-        return self.division.per_epoch(self.samples.lengths) if len(self.samples) else 0
+        return self._per_epoch
 
     def windows(
         self, step: int, place: Sequence[int], *, rank: int, pad_id: int, one_row: bool = False
@@ -69,10 +68,7 @@ class PreparedFeed:
         return windows(self.samples, self.division, rank=rank, start_window=step, pad_id=pad_id, one_row=one_row)
 
     def epochs(self, step: int, place: Sequence[int]) -> float:
-        return step / self.division.per_epoch(self.samples.lengths)
-
-    def where(self, row: int) -> str:
-        return self.samples.where(row)
+        return step / self._per_epoch
 
     def lines(self) -> list[str]:
         return []
@@ -97,9 +93,10 @@ def windows(
     lengths = samples.lengths
     epoch, number = divmod(start_window, division.per_epoch(lengths))
     while epochs is None or epoch < epochs:
-        for step, rows in list(enumerate(division.epoch(lengths, epoch)))[number:]:
+        for step, rows in enumerate(division.epoch(lengths, epoch, number), start=number):
             shares = division.micro_batches(rows, lengths, rank)
-            yield Window(epoch, step, [batch_of(samples, share, pad_id, multiple_of, one_row) for share in shares])
+            batches = [batch_of(samples, share, pad_id, multiple_of, one_row) for share in shares]
+            yield Window(epoch, step, batches, samples.where)
         epoch, number = epoch + 1, 0
 
 

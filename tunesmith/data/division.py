@@ -1,7 +1,9 @@
 """Which rows each optimizer step trains, and how they fall into micro-batches and ranks.  Knows rows' numbers and lengths;
 knows no token."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -62,14 +64,17 @@ class Division:
             return max(1, int(lengths.sum(dtype=np.int64)) // (self.window_rows * self.row_tokens))
         return windows_per_epoch(len(lengths), self.window_rows)
 
-    def epoch(self, lengths: np.ndarray, number: int) -> list[np.ndarray]:
-        """The rows of each window of epoch `number`."""
+    def epoch(self, lengths: np.ndarray, number: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The rows of each window of epoch `number`, from window `start` on."""
         order = Order(len(lengths), self.seed, self.shuffle).epoch(number)
         if self.way == "token_budget":
-            return _equal_tokens(order, lengths, self.per_epoch(lengths))
-        if self.way == "length_grouped":
-            order = self._grouped(order, lengths, number)
-        return [order[start : start + self.window_rows] for start in range(0, len(order), self.window_rows)]
+            ends = _equal_tokens(order, lengths, self.per_epoch(lengths))
+        else:
+            if self.way == "length_grouped":
+                order = self._grouped(order, lengths, number)
+            ends = np.arange(0, len(order), self.window_rows)[1:]
+        bounds = np.concatenate([[0], ends, [len(order)]])[start:]
+        return (order[first:last] for first, last in pairwise(bounds))
 
     def micro_batches(self, rows: np.ndarray, lengths: np.ndarray, rank: int) -> list[list[int]]:
         """One rank's share of a window's rows; all ranks get equally many micro-batches, FILLER alone where nothing is
@@ -91,8 +96,9 @@ class Division:
         size = self.window_rows
         reach = size * (NEIGHBOURS if self.shuffle else 1)
         whole = len(order) // size * size
-        pieces = [_longest_first(order[start : min(start + reach, whole)], lengths) for start in range(0, whole, reach)]
-        windows = np.concatenate(pieces).reshape(-1, size) if pieces else order[:0].reshape(-1, size)
+        piece = np.arange(whole) // reach
+        # Sorted by piece, in a piece by length: in one call, as there may be very many pieces.
+        windows = order[np.lexsort((-lengths[order[:whole]].astype(np.int64), piece))].reshape(-1, size)
         if self.shuffle:
             windows = windows[np.random.default_rng([self.seed, number, *b"windows"]).permutation(len(windows))]
         return np.concatenate([windows.reshape(-1), _longest_first(order[whole:], lengths)])
@@ -114,14 +120,15 @@ def _longest_first(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return rows[np.argsort(-lengths[rows].astype(np.int64), kind="stable")]
 
 
-def _equal_tokens(order: np.ndarray, lengths: np.ndarray, count: int) -> list[np.ndarray]:
-    """`order` cut into `count` windows of about equally many tokens: a row belongs to the window in which its middle lies.
+def _equal_tokens(order: np.ndarray, lengths: np.ndarray, count: int) -> np.ndarray:
+    """Where to cut `order` into `count` windows of about equally many tokens, int64 [count - 1]: a row belongs to the window
+    in which its middle lies.
 
     In whole numbers, so that it is the same everywhere.  None is empty as long as no row is longer than a window."""
     sizes = lengths[order].astype(np.int64)
     ends = np.cumsum(sizes)
     window_of = (2 * ends - sizes) * count // (2 * int(ends[-1]))
-    return np.split(order, np.searchsorted(window_of, np.arange(1, count)))
+    return np.searchsorted(window_of, np.arange(1, count))
 
 
 def _within(rows: np.ndarray, lengths: np.ndarray, budget_tokens: int, *, padded: bool) -> list[list[int]]:

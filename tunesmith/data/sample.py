@@ -2,8 +2,8 @@
 
 from __future__ import annotations  # so that processes which only encode never import torch
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -66,6 +66,19 @@ class Batch:
     """int32 [samples + 1]: where samples behind one another in a single row begin, and the end; None for padded rows"""
     longest: int | None = None
     """Tokens of the longest sample between bounds."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `change` made to each of its tensors."""
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            labels=change(self.labels),
+            attention_mask=change(self.attention_mask),
+            position_ids=change(self.position_ids),
+            places=change(self.places),
+            weights=None if self.weights is None else change(self.weights),
+            bounds=None if self.bounds is None else change(self.bounds),
+        )
 
     @property
     def tokens(self) -> int:

@@ -1,6 +1,8 @@
 """A stream of samples -> windows, exact from any place.  Knows a stream and a division; knows no model and no device."""
 
+import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +43,6 @@ class StreamedFeed:
 
     def __init__(self, stream: Stream, division: Division):
         self.stream, self.division = stream, division
-        self.window = Chosen([])
         self.tallies = Tallies()
         """Of the rows in use so far, each counted once."""
         self.held_out = 0
@@ -63,10 +64,10 @@ class StreamedFeed:
             taken.append((samples, index))
             room -= int(samples.lengths[index]) if self._by_tokens else 1
             if room <= 0:
-                self.window = chosen = Chosen(taken)
+                chosen = Chosen(taken)
                 shares = self.division.micro_batches(np.arange(len(chosen)), chosen.lengths, rank)
                 batches = [batch_of(chosen, share, pad_id, one_row=one_row) for share in shares]
-                yield Window(behind.epoch, step, batches, behind)
+                yield Window(behind.epoch, step, batches, chosen.where, behind)
                 step, taken, room = step + 1, [], full
 
     def epochs(self, step: int, place: Sequence[int]) -> float:
@@ -77,9 +78,6 @@ class StreamedFeed:
         before = here.group * size
         within = min(size, here.epoch_rows - before)
         return here.epoch + (before + within * here.used / max(here.samples, 1)) / here.epoch_rows
-
-    def where(self, row: int) -> str:
-        return self.window.where(row)
 
     def lines(self) -> list[str]:
         read = sum(self.tallies.read.values())
@@ -99,7 +97,10 @@ class StreamedFeed:
     def _samples(self, start: Place) -> Iterator[tuple[Samples, int, Place]]:
         """Samples without end, and the place behind each."""
         used, last_epoch = start.used, start.epoch
-        for group in self.stream.groups(start):
+        # Rows are encoded by a thread while the model is trained, evaluated and saved, for which the tokenizer is needed
+        # too: a tokenizer has a state, so the thread gets its own.
+        stream = replace(self.stream, encoder=pickle.loads(pickle.dumps(self.stream.encoder)))
+        for group in stream.groups(start):
             self._count(group, start)
             if group.place.epoch > last_epoch + 1:
                 raise DataError(f"{self.stream.name}: nothing of a whole epoch can be trained")

@@ -36,9 +36,9 @@ class Step:
 
 
 class NonFinite(RunError):
-    """A loss or gradient that is no number.  `rows`: numbers of this process's samples in the step."""
+    """A loss or gradient that is no number.  `rows`: files and rows of this process's samples in the step."""
 
-    def __init__(self, what: str, rows: list[int]):
+    def __init__(self, what: str, rows: list[str]):
         super().__init__(what)
         self.rows = rows
 
@@ -70,13 +70,16 @@ def fit(
             sum(batch.loss_tokens for batch in window.batches),
             sum(row >= 0 for batch in window.batches for row in batch.rows),
         )
-        cost = backward(policy, objective, window, runtime, weight)
-        cost, stop = runtime.sums(cost, asked_to_stop())
-        norm = runtime.clip(trained, max_grad_norm)
+        summed = backward(policy, objective, window, runtime, weight)
+        clipped = runtime.clip(trained, max_grad_norm)
+        # Up to here the host only queues work.  It waits for the device once a step: before a weight moves it must know
+        # that everything is a number, and the device stands still no longer than it takes to queue the optimizer.
+        cost, stop, norm = runtime.read(summed, asked_to_stop(), clipped)
         _refuse_non_finite(cost, norm, policy, window, runtime)
         learning_rate = float(schedule.get_last_lr()[0])
         runtime.step(optimizer)
         schedule.step()
+        # Gone, not zeroed: the memory serves the next step's activations until gradients come, and nothing is added to zeros.
         optimizer.zero_grad(set_to_none=True)
         done = Step(
             loss=cost / weight,
@@ -92,8 +95,8 @@ def fit(
             return
 
 
-def backward(policy: nn.Module, objective: Objective, window: Window, runtime: Runtime, weight: float) -> float:
-    """Accumulate the window's gradients, divided by `weight`; returns this process's summed cost.
+def backward(policy: nn.Module, objective: Objective, window: Window, runtime: Runtime, weight: float) -> Tensor:
+    """Accumulate the window's gradients, divided by `weight`; returns this process's summed cost, shape [], unread.
 
     DDP averages gradients over processes, so each one multiplies by their number to get the sum.
     """
@@ -105,16 +108,15 @@ def backward(policy: nn.Module, objective: Objective, window: Window, runtime: R
             runtime.backward(cost * (runtime.world_size / weight))
         total = cost.detach() if total is None else total + cost.detach()
     assert total is not None, "a window holds at least one micro-batch"
-    return float(total)
+    return total
 
 
 def _refuse_non_finite(cost: float, norm: float, policy: nn.Module, window: Window, runtime: Runtime) -> None:
     """Raise NonFinite when the loss is no number, or a gradient is none (which fp16's scaler skips by itself)."""
-    rows = [row for batch in window.batches for row in batch.rows if row >= 0]
+    if math.isfinite(cost) and (math.isfinite(norm) or runtime.scales):
+        return
+    rows = [window.where(row) for batch in window.batches for row in batch.rows if row >= 0]
     if not math.isfinite(cost):
         raise NonFinite(f"the loss is {cost}", rows)
-    if not math.isfinite(norm) and not runtime.scales:
-        bad = [name for name, p in policy.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-        raise NonFinite(
-            f"the gradient is {norm}, first in {bad[0]}" if bad else f"the gradient's length is {norm}", rows
-        )
+    bad = [name for name, p in policy.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    raise NonFinite(f"the gradient is {norm}, first in {bad[0]}" if bad else f"the gradient's length is {norm}", rows)

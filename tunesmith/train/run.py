@@ -109,9 +109,7 @@ def fit(session: Session, stops: Stops) -> bool:
     try:
         return session.fit(stops).stopped
     except NonFinite as problem:
-        rows = ", ".join(session.feed.where(row) for row in problem.rows[:8]) + (
-            ", ..." if len(problem.rows) > 8 else ""
-        )
+        rows = ", ".join(problem.rows[:8]) + (", ..." if len(problem.rows) > 8 else "")
         kept = checkpoints.newest_whole(session.place.folder)
         raise RunError(
             f"step {session.position.step + 1}: {problem}; no weight was moved. Rows of this step: {rows}. "
@@ -128,6 +126,8 @@ def close(place: Place, runtime: Runtime, cfg: Config, status: str) -> None:
 
 
 def look(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
+    """Evaluate a model with its adapters, answer the evaluation rows, or both; no weight is moved."""
+    cfg = loaded.config
     runtime = Runtime(cfg.train, cfg.model)
     finished = True
     if cfg.train.do_eval:
@@ -141,8 +141,6 @@ def look(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
 
 def evaluate(cfg: Config, inputs: Inputs, runtime: Runtime) -> None:
     """Tell the loss on the evaluation data, and write it where there is an `output_dir`."""
-    """Evaluate a model with its adapters, answer the evaluation rows, or both; no weight is moved."""
-    cfg = loaded.config
     if not inputs.prepared.evals:
         raise OptionError("do_eval: there is nothing to evaluate on; give eval_dataset or val_size")
     model = untuned_model(cfg, inputs.source, runtime)

@@ -1,7 +1,6 @@
 """Devices, processes, arithmetic and randomness of a run.  The only file that imports accelerate."""
 
 import ctypes
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -67,30 +66,25 @@ class Runtime:
         """The model on its device, wrapped so that gradients are averaged over processes when there are several."""
         return self.accelerator.prepare_model(model)
 
+    def pinned(self, batch: Batch) -> Batch:
+        """The batch in memory from which a GPU reads by itself, while the host goes on; in any thread."""
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):  # which a thread that is not the main one starts without
+            return batch.map(Tensor.pin_memory)
+
     def to_device(self, batch: Batch) -> Batch:
-        """The batch with its tensors on this process's device."""
+        """The batch with its tensors on this process's device; what is pinned is copied without waiting for it."""
         if self.device.type == "cpu":
             return batch
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device, non_blocking=True)
-
-        return dataclasses.replace(
-            batch,
-            input_ids=move(batch.input_ids),
-            labels=move(batch.labels),
-            attention_mask=move(batch.attention_mask),
-            position_ids=move(batch.position_ids),
-            places=move(batch.places),
-            weights=None if batch.weights is None else move(batch.weights),
-            bounds=None if batch.bounds is None else move(batch.bounds),
-        )
+        return batch.map(lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def autocast(self) -> Any:
         """Context in which the forward pass computes in the run's compute type."""
         if self._autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._autocast_dtype)
+        # Without its cache, which would hold short copies of all weights to the end of the forward pass; each is used once.
+        return torch.autocast(self.device.type, dtype=self._autocast_dtype, cache_enabled=False)
 
     def accumulate(self, policy: nn.Module, sync: bool) -> Any:
         """Context of one micro-batch's pass; gradients travel between processes only in the last one (`sync`)."""
@@ -102,15 +96,16 @@ class Runtime:
         """Add the gradients of `cost`, shape []."""
         self._scaler.scale(cost).backward()
 
-    def clip(self, trained: Iterable[nn.Parameter], max_norm: float) -> float:
-        """Length of the gradient; when it is above `max_norm` (0: no limit) the gradient is scaled down to it."""
+    def clip(self, trained: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+        """Length of the gradient, shape [], unread; when it is above `max_norm` (0: no limit) the gradient is scaled down
+        to it."""
         if self.scales and self._optimizer is not None:
             self._scaler.unscale_(self._optimizer)
         grads = [p.grad for p in trained if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if max_norm > 0:
             torch.nn.utils.clip_grads_with_norm_([p for p in trained if p.grad is not None], max_norm, norm)
-        return float(norm)
+        return norm
 
     def use(self, optimizer: Optimizer) -> None:
         """Name the optimizer whose gradients `clip` unscales in fp16."""
@@ -135,6 +130,16 @@ class Runtime:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def read(self, cost: Tensor, stop: bool, norm: Tensor) -> tuple[float, float, float]:
+        """`cost` and `stop` summed over all processes, and `norm`, which is the same on all: one transfer from the device."""
+        found = torch.stack(
+            [cost.double(), torch.full_like(cost, float(stop), dtype=torch.float64), norm.to(cost).double()]
+        )
+        if self.world_size > 1:
+            dist.all_reduce(found[:2])
+        total, stops, length = found.tolist()
+        return total, stops, length
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's `value` (anything JSON can hold) on every process."""

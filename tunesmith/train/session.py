@@ -5,7 +5,7 @@ Knows how to log, evaluate and save; `hooks.py` knows when.
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,14 +14,16 @@ from safetensors.torch import save_file
 
 from tunesmith import compiled, files
 from tunesmith.config.schema import Config
+from tunesmith.data.ahead import Ahead
 from tunesmith.data.batches import Window
 from tunesmith.data.pack import Packed
+from tunesmith.estimate.memory import Memory
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
-from tunesmith.train import checkpoint, compiling, loop, trackers
+from tunesmith.train import checkpoint, compiling, loop, memory, trackers
 from tunesmith.train.card import Card, write_card
 from tunesmith.train.checkpoint import Position
 from tunesmith.train.evaluate import evaluate_all
@@ -56,6 +58,7 @@ class Session:
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
+        self.memory = self._settle_memory()
         compiles = self._settle_compiling()
         runtime.seed("dropout", cfg.train.seed)
         self.position = Position(
@@ -83,24 +86,33 @@ class Session:
         """Train to the end, or until somebody stops it, doing what is due between steps."""
         train, position = self.cfg.train, self.position
         hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit)
-        loop.fit(
-            self.policy,
-            self.objective,
-            itertools.islice(self._windows(), self.due.total - position.step),
-            self.optimizer,
-            self.schedule,
-            self.runtime,
-            self.cfg.optim.max_grad_norm,
-            asked_to_stop=lambda: stops.signum is not None,
-            on_step=hooks.after,
-        )
+        windows = itertools.islice(self._built(), self.due.total - position.step)
+        off = "loading_ahead" in self.cfg.model.disable_speedups
+        with Ahead(windows, 0 if off else max(train.dataloader_num_workers, 1)) as built:
+            loop.fit(
+                self.policy,
+                self.objective,
+                self._used(built),
+                self.optimizer,
+                self.schedule,
+                self.runtime,
+                self.cfg.optim.max_grad_norm,
+                asked_to_stop=lambda: stops.signum is not None,
+                on_step=hooks.after,
+            )
         self.evaluation = hooks.evaluation
         return hooks
 
-    def _windows(self) -> Iterator[Window]:
-        """This process's windows from the run's place on."""
+    def _built(self) -> Iterator[Window]:
+        """This process's windows from the run's place on.  Runs in a thread of its own."""
         step, place, pad_id = self.position.step, self.position.place, self.inputs.tokenizer.pad_token_id
         for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, one_row=self.asked.ragged):
+            window.batches = [self.runtime.pinned(batch) for batch in window.batches]
+            yield window
+
+    def _used(self, windows: Iterable[Window]) -> Iterator[Window]:
+        """The windows as steps take them; a checkpoint knows the place behind these, not behind what is built ahead."""
+        for window in windows:
             self._place_behind = list(window.place)
             yield window
 
@@ -185,6 +197,14 @@ class Session:
         if not self.cfg.train.resume_anyway:
             self._refuse_changes(place, restored)
         return restored
+
+    def _settle_memory(self) -> Memory:
+        """What a step will take at the most; with `gradient_checkpointing: auto`, made to fit."""
+        batch = memory.largest_batch(
+            self.inputs.prepared, self.division, self.due.total, self.inputs.tokenizer.pad_token_id, self.asked.ragged
+        )
+        written = self.cfg.model.gradient_checkpointing
+        return memory.settle(written, self.asked, self.objective, batch, self.optimizer, self.runtime)
 
     def _settle_compiling(self) -> bool:
         """Whether functions are compiled: as options say, else as the checkpoint's run did, else where it earns time."""
