@@ -22,6 +22,7 @@ FLOORS: dict[str, float] = {
     "models": 2,
     "optim": 2,
     "jobs": 2,
+    "estimate": 2,
     "generate": 3,
     "train": 4,
     "export": 4,
