@@ -8,12 +8,12 @@ from transformers import PreTrainedModel
 
 from tunesmith import log
 from tunesmith.config.model import ModelConfig
-from tunesmith.log import ModelError
 from tunesmith.models import architecture, complete
 from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
+from tunesmith.models.recompute import ASKED, Way, recompute
 from tunesmith.models.tokenizer import check_vocabulary, load_tokenizer
-from tunesmith.models.weights import check_finite, quiet, read_weights
+from tunesmith.models.weights import check_finite, read_weights
 from tunesmith.models.where import Source, find, find_adapters
 
 __all__ = [
@@ -39,8 +39,8 @@ def load_model(
 ) -> PreTrainedModel:
     """The base model on `device`, its weights in `dtype`, every tensor loaded and finite.
 
-    `trainable`: in training mode, with no key-value cache and with gradient checkpointing when asked for; otherwise in
-    evaluation mode.  `attention` is what `attention_for` said.  `model.config.dtype` remembers the type on disk, in which
+    `trainable`: in training mode, with no key-value cache and with gradient checkpointing when asked for (what `auto` means
+    is found later); otherwise in evaluation mode.  `attention` is what `attention_for` said.  `model.config.dtype` remembers the type on disk, in which
     a fully tuned model is saved.  Raises ModelError for anything missing, unexpected, misshapen or not finite.
     """
     files = complete.check(source)
@@ -53,17 +53,13 @@ def load_model(
     model.name_or_path = model.config.name_or_path = source.name
     model.config.dtype = files.dtype or config.dtype or dtype
     if trainable:
-        prepare_for_training(model, checkpointing=cfg.gradient_checkpointing is True)
+        prepare_for_training(model, recomputed=ASKED.get(cfg.gradient_checkpointing))
     return model
 
 
-def prepare_for_training(model: PreTrainedModel, *, checkpointing: bool) -> None:
-    """Switch to training mode without a key-value cache; with `checkpointing`, recompute activations going back."""
+def prepare_for_training(model: PreTrainedModel, *, recomputed: Way | None) -> None:
+    """Switch to training mode without a key-value cache; with `recomputed`, make layers' activations again going back."""
     model.train()
     model.config.use_cache = False
-    if checkpointing:
-        if not model.supports_gradient_checkpointing:
-            raise ModelError(f"gradient_checkpointing: {type(model).__name__} does not support it")
-        with quiet():
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()  # with frozen embeddings, nothing else would reach the adapters' layers
+    if recomputed is not None:
+        recompute(model, recomputed)

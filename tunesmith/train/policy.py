@@ -52,7 +52,7 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
     apply = catalog.find("tuning", cfg.tuning.finetuning_type)
     tuned: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))
     if isinstance(tuned, PeftModel) and "fused_adapters" not in cfg.model.disable_speedups:
-        fuse(tuned)
+        fuse(tuned, in_place=cfg.model.gradient_checkpointing != "selective")
     if "lighter_layers" not in cfg.model.disable_speedups:
         lighten(tuned)
     if liger.wanted(cfg.model.enable_liger_kernel, runtime.device) and (

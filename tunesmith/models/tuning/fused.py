@@ -20,6 +20,9 @@ from tunesmith.models.tuning.carried import ADAPTER
 class FusedLinear(LoraLinear):
     """peft's linear layer with LoRA, computed at once.  Merged or switched off it is peft's own."""
 
+    in_place = True
+    """Whether the narrow product is added to the frozen one where that lies: not when the frozen one must stay."""
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.disable_adapters or self.merged or args or kwargs:
             return super().forward(x, *args, **kwargs)
@@ -28,14 +31,16 @@ class FusedLinear(LoraLinear):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         x = x.to(dtype)
         seen = self.lora_dropout[ADAPTER](x)
-        return _Adapted.apply(x, seen, base.weight, base.bias, first, second, self.scaling[ADAPTER])
+        return _Adapted.apply(x, seen, base.weight, base.bias, first, second, self.scaling[ADAPTER], self.in_place)
 
 
-def fuse(model: PeftModel) -> int:
-    """Let every plain linear layer with LoRA compute at once; returns how many do.  Others, such as DoRA's, stay."""
+def fuse(model: PeftModel, *, in_place: bool = True) -> int:
+    """Let every plain linear layer with LoRA compute at once; returns how many do.  Others, such as DoRA's, stay.
+    `in_place`: False where frozen products are kept for the backward pass."""
     fitting = [module for module in model.modules() if type(module) is LoraLinear and _fits(module)]
     for module in fitting:
         module.__class__ = FusedLinear
+        module.in_place = in_place
     return len(fitting)
 
 
@@ -62,13 +67,18 @@ class _Adapted(torch.autograd.Function):
         first: Tensor,
         second: Tensor,
         scale: float,
+        in_place: bool,
     ) -> Tensor:
         a, b = first.to(x.dtype), second.to(x.dtype)
         rows = seen.reshape(-1, seen.shape[-1])
         narrow = rows @ a.t()
         weight = weight.to(x.dtype)
         out = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
-        out.view(-1, out.shape[-1]).addmm_(narrow, b.t(), alpha=scale)
+        flat = out.view(-1, out.shape[-1])
+        if in_place:
+            flat.addmm_(narrow, b.t(), alpha=scale)
+        else:
+            out = torch.addmm(flat, narrow, b.t(), alpha=scale).view(out.shape)
         ctx.save_for_backward(rows, narrow, weight, first, second)
         ctx.scale, ctx.same = scale, seen is x
         return out
@@ -89,4 +99,4 @@ class _Adapted(torch.autograd.Function):
         elif ctx.needs_input_grad[1]:
             by_seen = (by_narrow @ a).view(*grad.shape[:-1], -1)
         by_x = None if by_x is None else by_x.view(*grad.shape[:-1], -1)
-        return by_x, by_seen, None, None, by_first.to(first.dtype), by_second.to(second.dtype), None
+        return by_x, by_seen, None, None, by_first.to(first.dtype), by_second.to(second.dtype), None, None
