@@ -41,6 +41,18 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden.to(dtype), weight, bias, targets, weights, scale, softcap)
 
 
+def most_bytes(tokens: int, weight: Tensor, dtype: torch.dtype, *, softcap: bool = False) -> int:
+    """Bytes that the loss of so many tokens takes at the most, computed in `dtype`, its gradients included."""
+    kind, (vocabulary, width), size = weight.device.type, weight.shape, dtype.itemsize
+    chunk = min(tokens, max(1, CHUNK[kind] // vocabulary))
+    block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
+    shares = block * (4 + (8 if softcap else 0) + (0 if dtype == torch.float32 else size))
+    head = 0 if weight.dtype == dtype else weight.numel() * size
+    trained = weight.nbytes if weight.requires_grad else 0
+    product = weight.numel() * size if weight.requires_grad else 0
+    return head + trained + tokens * width * size + chunk * vocabulary * size + max(shares, product)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -81,7 +93,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if each is None else each * grad.to(each.dtype) for each in ctx.saved_tensors]
+        # In place: the gradient of a large head should not be there twice.
+        scaled = [None if each is None else each.mul_(grad.to(each.dtype)) for each in ctx.saved_tensors]
         return (*scaled, None, None, None, None)
 
 
