@@ -43,9 +43,10 @@ class ModelConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on. `auto`: the GPU when there is one."""
 
-    gradient_checkpointing: bool | Literal["auto"] = False
-    """Recompute activations in the backward pass: about 1.3 times the work for a fraction of the memory. `auto`: only
-    when the memory estimate says so."""
+    gradient_checkpointing: bool | Literal["auto", "selective", "offload"] = False
+    """Recompute activations in the backward pass: about 1.3 times the work for a fraction of the memory. `auto`: only in
+    as many layers as are needed for a step to fit into the free memory. `selective`: matrix products are kept, what lies
+    between them is made again. `offload`: layers' inputs wait in the CPU's memory."""
 
     enable_liger_kernel: bool | Literal["auto"] = "auto"
     """Liger's kernels on a GPU. `auto`: where the extra `liger` is installed, for norms, gated activations and rotary
