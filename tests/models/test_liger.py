@@ -6,11 +6,15 @@ import torch
 import transformers
 import zoo
 from interpreted import DEVICE
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.log import OptionError
+from tunesmith.models.elementwise import lighten
 from tunesmith.models.liger import _rotate, take, wanted
+from tunesmith.models.predict import predictor
+from tunesmith.models.tuning.fused import fuse
 
 GEMMA3 = (transformers.Gemma3TextConfig, {**zoo.GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8})
 
@@ -48,6 +52,31 @@ def test_outputs_and_gradients_stay(kernels: None, name: str, norms: int, gates:
     largest = max(float(gradient.abs().max()) for gradient in before.values())
     for weight, gradient in before.items():
         torch.testing.assert_close(after[weight], gradient, rtol=1e-4, atol=1e-5 * largest)
+
+
+def test_with_lora_in_one_step_and_rows_behind_one_another(kernels: None) -> None:
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    ids, found = torch.arange(3, 27, device=DEVICE).view(1, 24), []
+    bounds = torch.tensor([0, 9, 24], dtype=torch.int32, device=DEVICE)
+    for by_liger in (False, True):
+        model = get_peft_model(built("qwen2"), config)
+        zoo.shake(model)
+        fuse(model)
+        lighten(model)
+        if by_liger:
+            assert take(model) == {"norms": 5, "gates": 2, "rotations": 2}
+        asked = predictor(model)
+        positions = torch.cat([torch.arange(9), torch.arange(15)])[None].to(DEVICE)
+        said = asked(ids, positions, None, torch.arange(23, device=DEVICE), bounds, 15)
+        loss = said.cross_entropy(ids[0, 1:])
+        loss.backward()
+        gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        found.append((loss.detach(), gradients))
+    (loss, before), (other, after) = found
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=0)
+    largest = max(float(gradient.abs().max()) for gradient in before.values())
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, rtol=1e-4, atol=1e-5 * largest)
 
 
 def test_no_other_model_of_the_kind_is_touched(kernels: None) -> None:

@@ -45,8 +45,8 @@ def attend(
         raise Unfit("its attention has dropout, which FlexAttention has not")
     assert cu_seq_lens_q is not None, "rows without padding come with their bounds"
     query, key, value = (as_computed(each) for each in (query, key, value))
-    compute = _compiled() if query.is_cuda else flex_attention
-    done = compute(
+    compute: Callable[..., Any] = _compiled() if query.is_cuda else flex_attention
+    done: Tensor = compute(
         query,
         key,
         value,
