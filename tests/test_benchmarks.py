@@ -24,6 +24,19 @@ def test_both_ways_of_the_gpu_benchmark_begin_with_the_same_losses(tmp_path: Pat
     assert [line for line in (tmp_path / "gpu.md").read_text().splitlines() if line in rows] == rows
 
 
+def test_answering_is_measured_on_a_tiny_model(tmp_path: Path) -> None:
+    words = ["--tiny", "--ours-only", "--answers", "3", "--tokens", "4", "--work", str(tmp_path / "work")]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/predict.py", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    assert "ours: 3 answers, " in done.stdout
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")

@@ -121,20 +121,18 @@ def predict(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> Outc
         )
         return None
     runtime.wait()
-    seconds = time.perf_counter() - began
     if not runtime.is_main:
         return Outcome({}, {})
     kept.gather()
     rows = list(_rows(inputs, asked, kept.answers, cfg.generate.skip_special_tokens))
     written = kept.publish(rows)
     say(f"{len(rows):,} answers are in {written}")
-    note("do_predict", f"{tokens:,} tokens made in {seconds:.1f} s by this process")
+    note("do_predict", f"{tokens:,} tokens made in {time.perf_counter() - began:.1f} s by this process")
+    predicted, evaluated = _scored("predict", SCORES, asked, rows), _scored("eval", wanted(cfg), asked, rows)
     answered = len(rows) - earlier
     steps = -(-answered // (cfg.train.per_device_eval_batch_size * runtime.world_size))
-    return Outcome(
-        _scored("predict", SCORES, asked, rows) | speed("predict", seconds=seconds, samples=answered, steps=steps),
-        _scored("eval", wanted(cfg), asked, rows),
-    )
+    seconds = time.perf_counter() - began  # with the scores, as LLaMA-Factory counts
+    return Outcome(predicted | speed("predict", seconds=seconds, samples=answered, steps=steps), evaluated)
 
 
 def _answer(
