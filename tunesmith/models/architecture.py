@@ -50,8 +50,9 @@ def read(source: Source, cfg: ModelConfig) -> tuple[PreTrainedConfig, type[PreTr
     trusted = bool(code_that_runs(source, cfg))
     try:
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=trusted)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as failure:
-        raise ModelError(f"{source.folder / 'config.json'}: {failure}") from failure
+    except Exception as failure:  # each architecture checks its config in its own way
+        text = " ".join(str(failure).split())[:400]
+        raise ModelError(f"{source.folder / 'config.json'}: {type(failure).__name__}: {text}") from failure
     if trusted:
         return config, get_class_from_dynamic_module(config.auto_map[TASK], source.folder, local_files_only=True)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

@@ -4,9 +4,11 @@ A broken download should cost a second, not the minutes until its last shard is 
 """
 
 import json
+import math
 import struct
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ TOKENIZERS: tuple[tuple[str, ...], ...] = (
 """Sets of files, each of which makes a tokenizer."""
 DTYPES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What safetensors calls a type -> what torch calls the one in which such weights are held and saved."""
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "F16": 16, "BF16": 16,
+    "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+"""What safetensors calls a type -> bits of a number of it."""
 LFS = b"version https://git-lfs"
 LONGEST_HEADER = 100_000_000
 
@@ -41,6 +49,8 @@ class Weights:
     files: tuple[Path, ...]
     dtype: str | None
     pickled: bool
+    odd: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that are stored as no floating-point numbers, and as what."""
 
 
 def check(source: Source) -> Weights:
@@ -49,8 +59,8 @@ def check(source: Source) -> Weights:
     folder = source.folder
     _not_an_adapter(folder)
     config = read_config(folder)
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "unknown")
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else "unknown"
         raise ModelError(f"{folder}: its weights are quantized ({method}); training on such a base is not built yet")
     weights = _weights(folder)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
@@ -65,6 +75,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / "config.json")
     if "model_type" not in config and "architectures" not in config:
         raise ModelError(f"{folder / 'config.json'}: neither model_type nor architectures is in it")
+    if not isinstance(config.get("model_type", ""), str):
+        raise ModelError(f"{folder / 'config.json'}: model_type must be a text, got {config['model_type']!r}")
     return config
 
 
@@ -84,13 +96,33 @@ def read_header(path: Path) -> dict[str, Any]:
         file.seek(8)
         try:
             header: dict[str, Any] = json.loads(file.read(length))
-            end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            end = _end_of(header)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ModelError(f"{path}: truncated or damaged: its header cannot be read") from None
     if size != 8 + length + end:
         word = "truncated" if size < 8 + length + end else "damaged"
         raise ModelError(f"{path}: {word}: it has {size:,} bytes, its header promises {8 + length + end:,}")
     return header
+
+
+def _end_of(header: dict[str, Any]) -> int:
+    """Bytes that follow a header.  Raises ValueError or TypeError for one whose tensors do not lie behind one another, or
+    that are not as large as their shapes."""
+    places = []
+    for name, entry in header.items():
+        if name != "__metadata__":
+            (start, end), shape = entry["data_offsets"], entry["shape"]
+            if not all(type(size) is int and size >= 0 for size in (start, end, *shape)):
+                raise ValueError(f"{name} has an impossible place or shape")
+            if math.prod(shape) * BITS[entry["dtype"]] != 8 * (end - start):
+                raise ValueError(f"{name} is not as large as its shape")
+            places.append((start, end))
+    at = 0
+    for start, end in sorted(places):
+        if start != at:
+            raise ValueError("tensors overlap, or leave a hole")
+        at = end
+    return at
 
 
 def _weights(folder: Path) -> Weights:
@@ -113,6 +145,8 @@ def _shards(index: Path) -> dict[str, Path]:
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: it names no weights")
+    if odd := [name for name in weight_map.values() if not isinstance(name, str) or Path(name).name != name]:
+        raise ModelError(f"{index}: {odd[0]!r} is no file's name in this folder")
     missing = sorted(name for name in set(weight_map.values()) if not (index.parent / name).is_file())
     if missing:
         raise ModelError(f"{index.parent}: missing {', '.join(missing)}, which {index.name} names")
@@ -124,6 +158,10 @@ def _safetensors(files: list[Path], where: dict[str, Path] | None = None) -> Wei
     for tensor, path in (where or {}).items():
         if tensor not in headers[path]:
             raise ModelError(f"{path}: it lacks the tensor {tensor}, which the index promises")
+    if where is not None:
+        for path, header in headers.items():
+            if unnamed := sorted(header.keys() - {"__metadata__"} - where.keys()):
+                raise ModelError(f"{path}: {INDEX} does not name its tensor {unnamed[0]}, which would be left out")
     bytes_of: dict[str, int] = {}
     for header in headers.values():
         for name, entry in header.items():
@@ -132,7 +170,13 @@ def _safetensors(files: list[Path], where: dict[str, Path] | None = None) -> Wei
                 bytes_of[entry["dtype"]] = bytes_of.get(entry["dtype"], 0) + end - start
     if not bytes_of:
         raise ModelError(f"{files[0]}: it holds no tensors")
-    return Weights(tuple(files), DTYPES.get(max(bytes_of, key=bytes_of.__getitem__)), pickled=False)
+    odd = {
+        name: entry["dtype"]
+        for header in headers.values()
+        for name, entry in header.items()
+        if name != "__metadata__" and entry["dtype"] not in DTYPES
+    }
+    return Weights(tuple(files), DTYPES.get(max(bytes_of, key=bytes_of.__getitem__)), pickled=False, odd=odd)
 
 
 def _pickled(files: list[Path]) -> Weights:
@@ -156,12 +200,18 @@ def _not_an_adapter(folder: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path}: it is no file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent}: no {path.name}, so this is no model folder") from None
+    except OSError as fault:
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from None
+    except RecursionError:
+        raise ModelError(f"{path}: not valid JSON: it is nested too deeply") from None
     except ValueError as fault:
-        raise ModelError(f"{path}: not valid JSON: {fault}") from None
+        raise ModelError(f"{path}: not valid JSON: {str(fault).split(';')[0]}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: a JSON object is expected, found {type(content).__name__}")
     return content

@@ -13,7 +13,7 @@ from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
 from tunesmith.models.recompute import ASKED, Way, recompute
 from tunesmith.models.tokenizer import check_vocabulary, load_tokenizer
-from tunesmith.models.weights import check_finite, read_weights
+from tunesmith.models.weights import check_finite, check_stored, read_weights
 from tunesmith.models.where import Source, find, find_adapters
 
 __all__ = [
@@ -49,6 +49,7 @@ def load_model(
     config, _ = architecture.read(source, cfg)
     trusted = bool(architecture.code_that_runs(source, cfg))
     model = read_weights(source, config, dtype=dtype, device=device, attention=attention, trusted=trusted)
+    check_stored(model, files.odd, str(source.folder))
     check_finite(model.named_parameters(), f"{source.folder} read as {str(dtype).removeprefix('torch.')}")
     model.name_or_path = model.config.name_or_path = source.name
     model.config.dtype = files.dtype or config.dtype or dtype

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from tunesmith import log
 from tunesmith.config.model import ModelConfig
 from tunesmith.log import ModelError
-from tunesmith.models.architecture import code_that_runs
+from tunesmith.models.architecture import code_that_runs, read
 from tunesmith.models.where import Source
 
 SPLITTING = ("normalizer", "pre_tokenizer")
@@ -21,6 +21,8 @@ def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's or an adapter's folder, with a pad token that changes nothing: its own, else its end token (attention masks
     hide padding), else the token of id 0.  No token is added.  Raises ModelError when there is none to read."""
     is_model = (source.folder / "config.json").is_file()  # an adapter's folder brings a tokenizer, and never code
+    if is_model:
+        read(source, cfg)  # its own error is about config.json; within a tokenizer's it would seem to be another's
     trusted = is_model and bool(code_that_runs(source, cfg))
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -33,7 +35,7 @@ def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
             tokenizer = TokenizersBackend.from_pretrained(source.folder, local_files_only=True)
     except Exception as failure:  # the Rust tokenizer raises bare Exceptions for a damaged file
         raise ModelError(f"{source.folder}: its tokenizer cannot be read: {failure}") from failure
-    if len(tokenizer) == 0:
+    if len(tokenizer) == 0 or (tokenizer.is_fast and not tokenizer.backend_tokenizer.get_vocab_size(False)):
         raise ModelError(f"{source.folder}: its tokenizer has no tokens")
     if not tokenizer.is_fast:
         log.warn("tokenizer", f"{source.folder} gives only a slow tokenizer")

@@ -2,13 +2,12 @@
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
@@ -42,10 +41,23 @@ def read_weights(
             )
         except UnpicklingError as failure:  # torch's own words advise to run it
             raise ModelError(f"{source.folder}: its .bin files hold more than tensors; they are not read") from failure
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as failure:
-            raise ModelError(f"{source.folder}: the model cannot be loaded: {failure}") from failure
+        except Exception as failure:  # a config that makes no sense fails in as many ways as there are architectures
+            raise ModelError(f"{source.folder}: the model cannot be loaded: {reason(failure)}") from failure
     _refuse_gaps(source, report)
     return model
+
+
+def check_stored(model: PreTrainedModel, odd: Mapping[str, str], where: str) -> None:
+    """Raise ModelError when a weight of the model is stored in `odd`, tensor -> type: as no floating-point numbers."""
+    weights = dict(model.named_parameters())
+    if found := next((name for name in odd if name in weights), None):
+        raise ModelError(f"{where}: {found} is stored as {odd[found]}, so the weights are quantized or damaged")
+
+
+def reason(failure: Exception) -> str:
+    """A library's failure in one line, with its kind where its words alone say nothing."""
+    text = " ".join(str(failure).split())[:400]
+    return text if isinstance(failure, OSError | ValueError) and text else f"{type(failure).__name__}: {text}"
 
 
 def check_finite(named: Iterable[tuple[str, Tensor]], where: str) -> None:

@@ -1,9 +1,12 @@
 """Runs a Jinja chat template as transformers does, in a sandbox and without a clock.  Knows no conversation."""
 
 import datetime
+import functools
 import json
+import re
 from collections.abc import Callable
 from functools import lru_cache
+from types import BuiltinMethodType
 from typing import Any
 
 from jinja2 import TemplateError, meta, nodes
@@ -20,6 +23,9 @@ LEARNED_START, LEARNED_END = "\U0010fffc", "\U0010fffd"
 
 FIXED_DATE = datetime.date(2024, 7, 26)
 """What `strftime_now` tells: the same row must be the same text tomorrow."""
+
+MOST_ROUNDS = 1_000_000
+"""Rounds of all loops over numbers while a conversation is written, and parts of what a template multiplies."""
 
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -82,8 +88,68 @@ def _date(form: str) -> str:
     return FIXED_DATE.strftime(form)
 
 
-def _environment(blocks: type[Extension]) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[blocks, loopcontrols])
+class _Bounded(ImmutableSandboxedEnvironment):
+    """A sandbox whose templates end: they cannot count to millions, nor make a text of gigabytes out of a number."""
+
+    intercepted_binops = frozenset(["*", "**", "%"])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rounds_left = MOST_ROUNDS
+        self.globals["range"] = self._range
+        for name in ("center", "indent", "wordwrap", "batch", "slice"):
+            self.filters[name] = _bounded(self.filters[name])
+
+    def _range(self, *limits: int) -> range:
+        counted = range(*limits)
+        self.rounds_left -= len(counted)
+        if self.rounds_left < 0:
+            raise TemplateError(f"it loops more than {MOST_ROUNDS:,} times")
+        return counted
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator != "%" and _size_of(operator, left, right) > MOST_ROUNDS:
+            raise TemplateError(f"{operator} makes something of more than {MOST_ROUNDS:,} parts")
+        if operator == "%" and isinstance(left, str):
+            _refuse_wide(left)
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_large((*args, *kwargs.values()))
+        if isinstance(function, BuiltinMethodType) and isinstance(function.__self__, str):
+            _refuse_wide(function.__self__ if function.__name__ in ("format", "format_map") else "")
+        return super().call(context, function, *args, **kwargs)
+
+
+def _size_of(operator: str, left: Any, right: Any) -> float:
+    """About how large the result of `*` or `**` is: parts of a text or list; of a power, the bits of its number."""
+    if operator == "**":
+        return abs(right) * 64 if isinstance(right, int | float) else 0
+    long, times = (right, left) if isinstance(left, int) else (left, right)
+    return len(long) * times if isinstance(long, str | list | tuple) and isinstance(times, int) else 0
+
+
+def _bounded(filter_function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(filter_function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        _refuse_large((*args, *kwargs.values()))
+        return filter_function(*args, **kwargs)
+
+    return bounded
+
+
+def _refuse_large(values: tuple[Any, ...]) -> None:
+    if any(isinstance(one, int | float) and abs(one) > MOST_ROUNDS for one in values):
+        raise TemplateError(f"a number above {MOST_ROUNDS:,} as an argument")
+
+
+def _refuse_wide(form: str) -> None:
+    if re.search(r"[%{][^a-zA-Z}]*(\d{6}|\*)", form):
+        raise TemplateError("a format that is wider than any text")
+
+
+def _environment(blocks: type[Extension]) -> _Bounded:
+    environment = _Bounded(trim_blocks=True, lstrip_blocks=True, extensions=[blocks, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _raise, "strftime_now": _date, "namespace": _PlainNamespace}
     return environment
@@ -98,11 +164,13 @@ def compiled(source: str, *, marked: bool = False) -> Callable[..., str]:
     """The template as a function of its variables, which gives the text; `marked`: with marks around generation blocks.
     OptionError: it is no Jinja.  The function raises Refused with the template's own words."""
     try:
-        template = _environment(_MarkedBlocks if marked else _GenerationBlocks).from_string(source)
+        environment = _environment(_MarkedBlocks if marked else _GenerationBlocks)
+        template = environment.from_string(source)
     except TemplateError as error:
         raise OptionError(f"template: the chat template is not valid Jinja: {error}") from None
 
     def render(**variables: Any) -> str:
+        environment.rounds_left = MOST_ROUNDS
         try:
             return template.render(**variables)
         except Exception as error:  # whatever a template does wrong ends here, as an error about the row
