@@ -45,8 +45,7 @@ def attend(
         raise Unfit("its attention has dropout, which FlexAttention has not")
     assert cu_seq_lens_q is not None, "rows without padding come with their bounds"
     query, key, value = (as_computed(each) for each in (query, key, value))
-    compute: Callable[..., Any] = _compiled() if query.is_cuda else flex_attention
-    done: Tensor = compute(
+    done: Tensor = _kernel(query.is_cuda)(
         query,
         key,
         value,
@@ -60,10 +59,10 @@ def attend(
     return done.transpose(1, 2).contiguous(), None
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Tensor]:
-    """FlexAttention as a kernel; uncompiled it would make all scores."""
-    return torch.compile(flex_attention, dynamic=True)
+@lru_cache(maxsize=2)
+def _kernel(on_gpu: bool) -> Any:
+    """FlexAttention, on a GPU as a kernel; uncompiled it makes all scores."""
+    return torch.compile(flex_attention, dynamic=True) if on_gpu else flex_attention
 
 
 @lru_cache(maxsize=4)
