@@ -49,15 +49,21 @@ def _from_options(model: nn.Module, cfg: OptimConfig, accepted: set[str]) -> dic
         arguments |= {"betas": (cfg.adam_beta1, cfg.adam_beta2), "eps": cfg.adam_epsilon}
     if "decoupled_weight_decay" in accepted:
         arguments["decoupled_weight_decay"] = True
-    if "fused" in accepted and _fused_here(model) and not {"foreach", "differentiable"} & cfg.optim_args.keys():
+    devices = {"cpu", "cuda"} if "betas" in accepted else {"cpu"}  # not every optimizer has such a step on a GPU
+    if (
+        "fused" in accepted
+        and _fused_here(model, devices)
+        and not {"foreach", "differentiable"} & cfg.optim_args.keys()
+    ):
         arguments["fused"] = True
     return arguments
 
 
-def _fused_here(model: nn.Module) -> bool:
-    """Whether to take torch's one-kernel step: on the CPU it is several times as fast as a loop over weights."""
+def _fused_here(model: nn.Module, devices: set[str]) -> bool:
+    """Whether to take torch's one-kernel step: on the CPU it is several times as fast as a loop over weights, on a GPU it
+    passes over weights and moments once and needs no memory besides, which a step by lists of tensors does."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    return all(p.is_floating_point() and p.device.type == "cpu" for p in trained)
+    return all(p.is_floating_point() and p.device.type in devices for p in trained)
 
 
 def _checked(cfg: OptimConfig, optimizer: str, accepted: set[str]) -> dict[str, Any]:
