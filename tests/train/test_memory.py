@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 
 from tunesmith.estimate.live import Live
 from tunesmith.estimate.memory import Memory
-from tunesmith.train import memory
+from tunesmith.log import ModelError
+from tunesmith.models import recompute
+from tunesmith.models.tuning.fused import fuse
+from tunesmith.train import memory, policy
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.session import Session
 from tunesmith.train.stop import Stops
@@ -86,3 +89,12 @@ def test_measuring_changes_no_bit(train: Train, monkeypatch: pytest.MonkeyPatch)
     runs.append(train("not measured", lora_dropout=0.3))
     first, second = (load_file(run / "adapter_model.safetensors") for run in runs)
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+def test_a_model_that_changes_products_is_told_before_the_first_step(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recompute, "WIDE", 16)
+    monkeypatch.setattr(policy, "fuse", lambda model, in_place: fuse(model))
+    with pytest.raises(ModelError, match="gradient_checkpointing: Qwen2ForCausalLM changes products in place"):
+        train("run", gradient_checkpointing="selective")

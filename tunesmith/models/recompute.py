@@ -105,4 +105,3 @@ WAYS: dict[Way, Callable[..., Any]] = {
     "selective": partial(checkpoint, use_reentrant=False, context_fn=_products_kept),
     "offload": _offloaded,
 }
-

@@ -22,7 +22,7 @@ from tunesmith.estimate.activations import Layer, measure
 from tunesmith.estimate.free import free_bytes
 from tunesmith.estimate.memory import Memory, Step, fewest_recomputed, gib
 from tunesmith.estimate.state import state
-from tunesmith.log import note, say, warn
+from tunesmith.log import ModelError, note, say, warn
 from tunesmith.losses.linear import most_bytes
 from tunesmith.models import recompute, structure
 from tunesmith.models.predict import Predictor
@@ -41,7 +41,17 @@ def settle(
     """Say what a step takes at the most beside what is free, `batch` being the largest micro-batch; warn when that is not
     enough; and where `gradient_checkpointing` is `auto` have as many layers recomputed as are needed."""
     model = bare(policy.model)
-    step = measured(policy, objective, batch, optimizer, runtime, recomputing=written == "auto")
+    try:
+        step = measured(policy, objective, batch, optimizer, runtime, recomputing=written == "auto")
+    except RuntimeError as failure:
+        if written == "selective" and "has been mutated" in str(
+            failure
+        ):  # torch's word for a kept product that changed
+            text = (
+                f"{type(model).__name__} changes products in place, so that none can be kept; true recomputes them too"
+            )
+            raise ModelError(f"gradient_checkpointing: {text}") from failure
+        raise
     free = free_bytes(runtime.device)
     count = 0
     if written == "auto" and free is not None:
