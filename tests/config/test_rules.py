@@ -37,7 +37,6 @@ ERRORS = [
      "--report_to: unknown tracker 'wandbb'; did you mean 'wandb'? allowed: none, tensorboard, "
      "wandb, mlflow, swanlab, trackio"),
     (["--report_to", "none,wandb"], "--report_to: none can't stand beside other trackers"),
-    (["--metrics", "loss,accuracy"], "--metrics: accuracy: not built yet"),
     (["--metrics", "loss,rouge"], "--metrics: there are no rows to answer: set eval_dataset or val_size"),
     (["--do_predict", "--eval_dataset", "x", "--train_on_prompt"], "--do_predict: where an answer begins is not known when "
      "prompts are trained too (train_on_prompt); answer in a run of its own"),

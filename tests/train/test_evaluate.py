@@ -14,7 +14,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.data.sample import IGNORED, Batch, Sample
-from tunesmith.models.predict import predictor
+from tunesmith.models import predict
+from tunesmith.models.predict import Predictions, predictor
 from tunesmith.train.evaluate import evaluate, micro_batches
 from tunesmith.train.objectives import NextToken
 
@@ -138,6 +139,38 @@ def test_the_loss_is_the_mean_over_trained_tokens_however_rows_are_batched(
     assert len(steps) == 1, "every process takes part in every micro-batch"
     assert sums[1] == truth[1] and sums[0] == pytest.approx(truth[0], rel=1e-5)
     assert policy.training
+
+
+def test_hits_are_counted_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "PLACES_AT_ONCE", 2)
+    logits = torch.tensor([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]])
+    assert Predictions(logits, None).hits(torch.tensor([1, 1, 1])) == 2
+    assert Predictions(logits[:0], None).hits(torch.zeros(0, dtype=torch.int64)) == 0
+
+
+def test_a_run_tells_its_accuracy(train: Train) -> None:
+    run = train("run", max_steps=2, val_size=4, eval_steps=1, metrics="loss,accuracy")
+    assert 0 <= results(run)["eval_accuracy"] <= 1
+    state = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    assert sum("eval_accuracy" in row for row in state) == 2
+    assert "eval_accuracy" not in results(train("other", max_steps=1, val_size=4))
+
+
+@pytest.mark.parametrize("fused_loss", [True, False])
+def test_accuracy_is_the_share_of_trained_tokens_that_are_the_likeliest(
+    tiny_model: Path, fused_loss: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "PLACES_AT_ONCE", 5)
+    model, rows = loaded(tiny_model), Rows()
+    runtime: Any = Alone(0, 1)
+    asked = predictor(loaded(tiny_model), fused_loss=fused_loss)
+    found = evaluate(asked, NextToken(), Rows(), runtime, 4, 0, accuracy=True, on_batch=lambda *at: None)
+    hits = total = 0
+    for row in range(len(rows)):
+        ids, labels = torch.tensor(rows[row].input_ids).long(), torch.tensor(rows[row].labels).long()[1:]
+        likeliest = model(input_ids=ids[None]).logits[0, :-1].argmax(-1)
+        hits, total = hits + int((likeliest == labels).sum()), total + int((labels != IGNORED).sum())
+    assert found.accuracy == hits / total and found.results("eval")["eval_accuracy"] == hits / total
 
 
 @pytest.mark.parametrize("padded", [True, False])

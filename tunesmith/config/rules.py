@@ -39,8 +39,6 @@ NOT_BUILT_AT_ALL = (
 )  # fmt: skip
 """Options of which only the default is built."""
 
-NOT_BUILT_IN_LISTS: dict[str, tuple[str, ...]] = {"metrics": ("accuracy",)}
-
 GENERATED = ("exact_match", "f1", "rouge", "bleu")
 """Metrics that rows are answered for."""
 
@@ -118,9 +116,6 @@ def not_built(asked: Asked) -> Iterator[Finding]:
     for name in NOT_BUILT_AT_ALL:
         if asked.wrote(name):
             yield Finding("error", (name,), "not built yet")
-    for name, values in NOT_BUILT_IN_LISTS.items():
-        if unready := [value for value in asked.flat[name] if value in values]:
-            yield Finding("error", (name,), f"{', '.join(unready)}: not built yet")
 
 
 def no_effect_yet(asked: Asked) -> Iterator[Finding]:

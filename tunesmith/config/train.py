@@ -102,8 +102,8 @@ class TrainConfig(Section):
     """When to evaluate. Default: every `eval_steps` when that is written, else at the end."""
 
     metrics: list[Literal["loss", "ppl", "accuracy", "exact_match", "f1", "rouge", "bleu"]] = ["loss", "ppl"]
-    """What evaluation reports. `exact_match`, `f1`, `rouge` and `bleu` need the evaluation rows answered, which is done
-    once, at the end."""
+    """What evaluation reports. `accuracy`: the share of trained tokens that are the likeliest. `exact_match`, `f1`, `rouge`
+    and `bleu` need the evaluation rows answered, which is done once, at the end."""
 
     predict_with_generate: bool = False
     """Evaluate by generated answers too: adds BLEU and ROUGE to `eval_results.json`, at the end."""

@@ -26,6 +26,10 @@ ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 architecture or a leak between rows changes is of the order of the spread itself."""
 
 
+PLACES_AT_ONCE = 1024
+"""Places whose logits are whole at one time, where the likeliest tokens are asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """How hidden states become logits: a linear map, a factor, and a soft limit."""
@@ -65,6 +69,14 @@ class Predictions:
             scale=self.head.scale,
             softcap=self.head.softcap,
         )
+
+    @torch.no_grad()
+    def hits(self, targets: Tensor) -> Tensor:
+        """How many of `targets`, int64 [places], are the likeliest token at their place; int64 []."""
+        likeliest = [
+            (part if self.head is None else self.head.logits(part)).argmax(-1) for part in self.at.split(PLACES_AT_ONCE)
+        ]
+        return (torch.cat(likeliest) == targets).sum() if likeliest else targets.new_zeros(())
 
 
 class Predictor(nn.Module):

@@ -25,12 +25,14 @@ ENOUGH = {"cpu": 1 << 13, "cuda": 1 << 15}
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`loss`: mean per trained token over all rows and processes; `seconds`: wall time."""
+    """`loss`: mean per trained token over all rows and processes; `seconds`: wall time; `accuracy`: share of trained tokens
+    that were the likeliest, None when that was not asked."""
 
     loss: float
     rows: int
     steps: int
     seconds: float
+    accuracy: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -39,7 +41,8 @@ class Evaluation:
     def results(self, prefix: str) -> dict[str, float]:
         """The values under the names that `eval_results.json` has for them."""
         timing = speed(prefix, seconds=self.seconds, samples=self.rows, steps=self.steps)
-        return {f"{prefix}_loss": self.loss, f"{prefix}_perplexity": self.perplexity} | timing
+        accuracy = {} if self.accuracy is None else {f"{prefix}_accuracy": self.accuracy}
+        return {f"{prefix}_loss": self.loss, f"{prefix}_perplexity": self.perplexity} | accuracy | timing
 
 
 def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> dict[str, float]:
@@ -50,7 +53,17 @@ def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Confi
     size, merged = cfg.train.per_device_eval_batch_size, "merged_batches" not in cfg.model.disable_speedups
     for name, samples in evals.items():
         with Progress(f"evaluating {name}", disable=cfg.train.disable_tqdm) as progress:
-            found = evaluate(policy, objective, samples, runtime, size, pad_id, merged=merged, on_batch=progress.rows)
+            found = evaluate(
+                policy,
+                objective,
+                samples,
+                runtime,
+                size,
+                pad_id,
+                merged=merged,
+                accuracy="accuracy" in cfg.train.metrics,
+                on_batch=progress.rows,
+            )
         results |= found.results("eval" if len(evals) == 1 else f"eval_{name}")
     return results
 
@@ -65,11 +78,12 @@ def evaluate(
     pad_id: int,
     *,
     merged: bool = True,
+    accuracy: bool = False,
     on_batch: Callable[[int, int], None],
 ) -> Evaluation:
     """Mean loss of `samples`; `on_batch(done, total)` is told how far it is.  Leaves random states and mode alone.
 
-    `merged`: see `micro_batches`.  The sum of the losses stays on the device until all are made.
+    `merged`: see `micro_batches`; `accuracy`: count hits too.  The sum of the losses stays on the device until all are made.
     """
     began = time.perf_counter()
     was_training = policy.training
@@ -84,20 +98,27 @@ def evaluate(
     )
     total, done = sum(row != FILLER for rows in batches for row in rows), 0
     cost, weight = torch.zeros((), dtype=torch.float64, device=runtime.device), 0.0
+    hits, places = torch.zeros((), dtype=torch.int64, device=runtime.device), 0
     for rows in batches:
         batch = batch_of(samples, rows, pad_id, one_row=policy.ragged)
         weight += objective.weight(batch)
         with runtime.autocast():
-            cost += objective(policy, runtime.to_device(batch)).total
+            found = objective(policy, runtime.to_device(batch), count_hits=accuracy)
+        cost += found.total
+        if found.hits is not None:
+            hits += found.hits
+            places += batch.loss_tokens
         done += sum(row != FILLER for row in rows)
         on_batch(done, total)
     policy.train(was_training)
     summed, everything = runtime.sums(float(cost), weight)
+    right, asked = runtime.sums(float(hits), float(places)) if accuracy else (0.0, 0.0)
     return Evaluation(
         loss=summed / everything if everything else 0.0,
         rows=len(samples),
         steps=len(batches),
         seconds=time.perf_counter() - began,
+        accuracy=right / asked if asked else None,
     )
 
 

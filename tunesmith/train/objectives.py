@@ -10,9 +10,11 @@ from tunesmith.data.sample import Batch
 
 @dataclass(slots=True)
 class Cost:
-    """`total`: the loss summed over the batch's units (tokens, pairs), shape []; the loop divides it once per step."""
+    """`total`: the loss summed over the batch's units (tokens, pairs), shape []; the loop divides it once per step.
+    `hits`: how many trained tokens were the likeliest, int64 []; None when that was not asked."""
 
     total: Tensor
+    hits: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -22,7 +24,7 @@ class Objective(Protocol):
         """Units the batch's cost will be divided by, over a whole step (loss tokens for sft, by their weights)."""
         ...
 
-    def __call__(self, policy: nn.Module, batch: Batch) -> Cost: ...
+    def __call__(self, policy: nn.Module, batch: Batch, *, count_hits: bool = False) -> Cost: ...
 
 
 class NextToken:
@@ -32,7 +34,7 @@ class NextToken:
     def weight(self, batch: Batch) -> float:
         return batch.loss_weight
 
-    def __call__(self, policy: nn.Module, batch: Batch) -> Cost:
+    def __call__(self, policy: nn.Module, batch: Batch, *, count_hits: bool = False) -> Cost:
         said = policy(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
@@ -41,4 +43,5 @@ class NextToken:
             bounds=batch.bounds,
             longest=batch.longest,
         )
-        return Cost(total=said.cross_entropy(batch.targets, batch.target_weights))
+        hits = said.hits(batch.targets) if count_hits else None
+        return Cost(total=said.cross_entropy(batch.targets, batch.target_weights), hits=hits)

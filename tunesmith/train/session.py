@@ -148,7 +148,8 @@ class Session:
         """Loss on each evaluation set, written to the log; returns what `eval_results.json` holds."""
         results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg)
         here = self.position
-        losses = {name: value for name, value in results.items() if name.endswith(("_loss", "_perplexity"))}
+        told = ("_loss", "_perplexity", "_accuracy")
+        losses = {name: value for name, value in results.items() if name.endswith(told)}
         self.record.log(here.step, losses | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
         return results
 
