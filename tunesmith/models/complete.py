@@ -72,7 +72,7 @@ def check(source: Source) -> Weights:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` as a mapping.  Raises ModelError when it is missing or says no architecture."""
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if "model_type" not in config and "architectures" not in config:
         raise ModelError(f"{folder / 'config.json'}: neither model_type nor architectures is in it")
     if not isinstance(config.get("model_type", ""), str):
@@ -142,7 +142,7 @@ def _weights(folder: Path) -> Weights:
 
 def _shards(index: Path) -> dict[str, Path]:
     """Tensor -> file, once every file that the index names is there."""
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: it names no weights")
     if odd := [name for name in weight_map.values() if not isinstance(name, str) or Path(name).name != name]:
@@ -190,7 +190,7 @@ def _not_an_adapter(folder: Path) -> None:
     adapter = folder / "adapter_config.json"
     if not adapter.is_file():
         return
-    base = _read_json(adapter).get("base_model_name_or_path")
+    base = read_json(adapter).get("base_model_name_or_path")
     if (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds both a model (config.json) and an adapter ({adapter.name}); move one away")
     raise ModelError(
@@ -199,7 +199,8 @@ def _not_an_adapter(folder: Path) -> None:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.  Raises ModelError for anything else."""
     if path.exists() and not path.is_file():
         raise ModelError(f"{path}: it is no file")
     try:

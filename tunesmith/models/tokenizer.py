@@ -22,7 +22,7 @@ def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
     hide padding), else the token of id 0.  No token is added.  Raises ModelError when there is none to read."""
     is_model = (source.folder / "config.json").is_file()  # an adapter's folder brings a tokenizer, and never code
     if is_model:
-        read(source, cfg)  # its own error is about config.json; within a tokenizer's it would seem to be another's
+        read(source, cfg)  # first: an error about config.json would seem to be the tokenizer's, which reads it too
     trusted = is_model and bool(code_that_runs(source, cfg))
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -64,11 +64,21 @@ def _without_offsets(step: Any) -> Any:
     return [_without_offsets(one) for one in step] if isinstance(step, list) else step
 
 
+def check_ids(tokenizer: PreTrainedTokenizerBase, source: Source, cfg: ModelConfig) -> None:
+    """What `check_vocabulary` does, told from config.json before any weight is read."""
+    rows = read(source, cfg)[0].get_text_config().to_dict().get("vocab_size")
+    if rows is not None:
+        _refuse_beyond(tokenizer, rows)
+
+
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ModelError when the tokenizer can give an id for which the model has no embedding."""
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings, nn.Embedding)
-    rows = embeddings.num_embeddings
+    _refuse_beyond(tokenizer, embeddings.num_embeddings)
+
+
+def _refuse_beyond(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
         token = tokenizer.convert_ids_to_tokens(largest)

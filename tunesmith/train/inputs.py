@@ -10,7 +10,7 @@ from tunesmith.data import pipeline
 from tunesmith.data.chat_format import chat_format, compare_with_own
 from tunesmith.data.pipeline import Prepared
 from tunesmith.jobs.folder import Claim
-from tunesmith.models.tokenizer import load_tokenizer
+from tunesmith.models.tokenizer import check_ids, load_tokenizer
 from tunesmith.models.where import Source, find
 from tunesmith.templates.conversation import ChatFormat
 from tunesmith.train.progress import Progress
@@ -43,6 +43,7 @@ def read_inputs(loaded: Loaded) -> Inputs:
     cfg = loaded.config
     source = find(cfg.model)
     tokenizer = load_tokenizer(source, cfg.model)
+    check_ids(tokenizer, source, cfg.model)
     stage = catalog.find("stage", cfg.train.stage)
     chat = chat_format(cfg.data, tokenizer) if stage.chats else None
     if chat is not None:

@@ -6,7 +6,6 @@ of some architectures when it loads them; the only ones that it changes under th
 dimensions.)  What this file does not understand it refuses with `InMemoryOnly`: peft merges that, in memory.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.log import ModelError
-from tunesmith.models.adapter_files import CONFIG, HOLDS, WEIGHTS, compare_bases, refuse_twice
-from tunesmith.models.complete import read_header
+from tunesmith.models.adapter_files import CONFIG, WEIGHTS, compare_bases, held, read_config, refuse_twice
+from tunesmith.models.complete import DTYPES, read_header
 from tunesmith.models.merging.stored import Stored, of_files
 from tunesmith.models.where import Source
 
@@ -93,19 +92,18 @@ def _read(source: Source) -> _Adapter:
         raise ModelError(f"adapter_name_or_path: {folder} holds no adapter (no {CONFIG})")
     if not (folder / WEIGHTS).is_file():
         raise InMemoryOnly(f"{folder} has no {WEIGHTS}")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise ModelError(f"{folder / CONFIG}: not readable: {fault}") from fault
-    if config.get("peft_type") != "LORA":
-        raise ModelError(f"{folder / CONFIG}: an adapter of type {config.get('peft_type')}; only LoRA is built")
+    config = read_config(folder)
     if strange := [name for name, value in config.items() if value and name not in UNDERSTOOD]:
         raise InMemoryOnly(f"{folder / CONFIG} sets {strange[0]}")
     if config.get("bias", "none") != "none" or config.get("init_lora_weights") not in HARMLESS_STARTS:
         raise InMemoryOnly(f"{folder / CONFIG} has a bias, or a start that changed the base model")
-    metadata = read_header(folder / WEIGHTS).get("__metadata__", {})
-    holds = json.loads(metadata.get(HOLDS, "[]"))
-    return _Adapter(source, config, of_files([folder / WEIGHTS]), tuple(holds))
+    header = read_header(folder / WEIGHTS)
+    if odd := [name for name, entry in header.items() if name != "__metadata__" and entry["dtype"] not in DTYPES]:
+        raise ModelError(
+            f"{folder / WEIGHTS}: {odd[0]} is stored as {header[odd[0]]['dtype']}, no floating-point numbers"
+        )
+    holds = held(header.get("__metadata__", {}), folder / WEIGHTS)
+    return _Adapter(source, config, of_files([folder / WEIGHTS]), holds)
 
 
 def _changes(adapter: _Adapter, model: Mapping[str, Stored]) -> dict[str, Change]:

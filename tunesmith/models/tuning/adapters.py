@@ -1,6 +1,5 @@
 """Reads adapter folders: checks that each fits the model, merges it, or puts it on to be trained or used."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from transformers import PreTrainedModel
 from tunesmith import log
 from tunesmith.log import ModelError
 from tunesmith.models import structure
-from tunesmith.models.adapter_files import CONFIG, HOLDS, PICKLED, WEIGHTS, compare_bases, refuse_twice
+from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, compare_bases, held, read_config, refuse_twice
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
-from tunesmith.models.weights import check_finite, quiet
+from tunesmith.models.weights import check_finite, quiet, reason
 from tunesmith.models.where import Source
 
 
@@ -38,6 +37,7 @@ def read(source: Source) -> Adapter:
     folder = source.folder
     if not (folder / CONFIG).is_file():
         raise ModelError(f"adapter_name_or_path: {folder} holds no adapter (no {CONFIG})")
+    read_config(folder)
     try:
         config = PeftConfig.from_pretrained(folder)
     except (ValueError, TypeError, KeyError) as fault:
@@ -47,15 +47,17 @@ def read(source: Source) -> Adapter:
     if (folder / WEIGHTS).is_file():
         read_header(folder / WEIGHTS)
         with safe_open(folder / WEIGHTS, framework="pt") as file:
-            holds = json.loads((file.metadata() or {}).get(HOLDS, "[]"))
+            holds = held(file.metadata() or {}, folder / WEIGHTS)
         tensors = load_file(folder / WEIGHTS)
     elif (folder / PICKLED).is_file():
         log.note(str(folder), "its weights are a pickled .bin file; it is read without running what it holds")
-        holds, tensors = [], _unpickled(folder / PICKLED)
+        holds, tensors = (), _unpickled(folder / PICKLED)
     else:
         raise ModelError(f"{folder}: no adapter weights (looked for {WEIGHTS}, {PICKLED})")
+    if odd := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+        raise ModelError(f"{folder}: {odd[0]} is stored as {tensors[odd[0]].dtype}, no floating-point numbers")
     check_finite(tensors.items(), str(folder))
-    return Adapter(source, config, tensors, tuple(holds))
+    return Adapter(source, config, tensors, holds)
 
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
@@ -86,8 +88,8 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
         with quiet():
             wrapped = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
             result = set_peft_model_state_dict(wrapped, adapter.tensors)
-    except (ValueError, RuntimeError, KeyError) as fault:
-        raise ModelError(f"{where}: the adapter does not fit {model.name_or_path}: {fault}") from fault
+    except Exception as fault:  # peft fails in many ways over a config that does not suit the model
+        raise ModelError(f"{where}: the adapter does not fit {model.name_or_path}: {reason(fault)}") from fault
     marks = (".lora_", ".modules_to_save.")
     missing = sorted(name for name in result.missing_keys if any(mark in name for mark in marks))
     for names, what in ((missing, "lacks"), (sorted(result.unexpected_keys), "has no place for")):
