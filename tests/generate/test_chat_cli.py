@@ -92,7 +92,7 @@ def test_what_is_written_wins_over_the_runs_folder(tiny_model, adapter, tmp_path
     assert engine.answer(Conversation([Message("user", "Hello")]), GREEDY) == expected(tuned, tiny_model, prompt)
     assert "template chatml" in facts
     end = AutoTokenizer.from_pretrained(tiny_model).convert_tokens_to_ids("<|im_end|>")
-    assert end in engine.stop_tokens
+    assert end in engine.stops.tokens
 
 
 def test_an_adapters_own_tokenizer_is_used(tiny_model, adapter, tmp_path):
@@ -107,7 +107,7 @@ def test_an_adapters_own_tokenizer_is_used(tiny_model, adapter, tmp_path):
     tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), adapter)
     answer = engine.answer(Conversation([Message("user", "Hello")]), GREEDY)
     assert answer == expected(tuned, tiny_model, "Q: Hello A:")
-    assert engine.stop_tokens == {2, 599}
+    assert engine.stops.tokens == {2, 599}
 
 
 @pytest.mark.parametrize(
