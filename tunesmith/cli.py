@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show what the model will see of the data: tokens, what is trained, totals; or what a template writes.",
     ),
     "lint": ("tunesmith.look.lint_command:lint_command", "Look for what is wrong with the data, and write it mended."),
+    "doctor": (
+        "tunesmith.jobs.start:doctor_command",
+        "Try in a minute whether what training promises holds here: on this machine, with this model and these options.",
+    ),
     "explain": ("tunesmith.config.explain:explain_command", "Print the help of one option, or the list of all."),
     "schema": ("tunesmith.config.explain:schema_command", "Print the JSON schema of a config file, for editors."),
     "env": ("tunesmith.environment:env_command", "Print what is installed on this machine."),
@@ -33,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command -> where it is, and what it does."""
 
-WITH_OPTIONS = ("train", "chat", "export", "inspect", "lint")
+WITH_OPTIONS = ("train", "chat", "export", "inspect", "lint", "doctor")
 """Commands that take the options of the config."""
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}

@@ -29,6 +29,7 @@ COMMAND_SECTIONS = {
     "export": ("model", "data", "export"),
     "inspect": ("model", "data", "train"),
     "lint": ("model", "data", "train"),
+    "doctor": ("model", "tuning", "optim", "train"),
 }
 """Command -> the sections it reads."""
 
@@ -38,6 +39,7 @@ USAGE = {
     "export": "tunesmith export MODEL [FILE...] [name=value...] [--name value...]",
     "inspect": "tunesmith inspect [FILE...] [name=value...] [--name value...]",
     "lint": "tunesmith lint [FILE...] [name=value...] [--name value...]",
+    "doctor": "tunesmith doctor [FILE...] [name=value...] [--name value...]",
 }
 RULES_OF_WRITING = (
     "FILE is YAML, JSON, or a pasted command; a later file wins over an earlier one, the command line over both. "

@@ -30,13 +30,13 @@ def is_worker() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def launch(count: int, arguments: list[str]) -> int:
-    """Run `python -m tunesmith train ARGUMENTS` in `count` processes; returns the exit code of the first that failed.
+def launch(count: int, command: str, arguments: list[str]) -> int:
+    """Run `python -m tunesmith COMMAND ARGUMENTS` in `count` processes; returns the exit code of the first that failed.
 
     SIGINT and SIGTERM are passed on once each time they arrive; the processes finish their step and save.
     """
     port = _free_port()
-    workers = [_start(rank, count, port, arguments) for rank in range(count)]
+    workers = [_start(rank, count, port, [command, *arguments]) for rank in range(count)]
 
     def forward(signum: int, frame: FrameType | None) -> None:
         for worker in workers:
@@ -64,7 +64,7 @@ def _start(rank: int, count: int, port: int, arguments: list[str]) -> subprocess
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TUNESMITH_PARENT": os.getpid(),
     }  # fmt: skip
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | {name: str(value) for name, value in place.items()}
-    command = [sys.executable, "-m", "tunesmith", "train", *arguments]
+    command = [sys.executable, "-m", "tunesmith", *arguments]
     # A session of its own: a Ctrl-C reaches the workers once, through `forward`, not a second time by the terminal.
     return subprocess.Popen(command, env=environment, start_new_session=True)
 

@@ -37,9 +37,9 @@ def lighten(model: nn.Module) -> dict[str, int]:
 def elements(model: nn.Module) -> int:
     """Elements per token that the lightened modules pass over, at least: a norm of each head counts as one head."""
     light = [module for module in model.modules() if "forward" in vars(module)]
-    norms = sum(module.weight.shape[0] for module in light if type(module).__name__.endswith("RMSNorm"))
-    gates = sum(module.gate_proj.out_features for module in light if type(module).__name__.endswith("MLP"))
-    return norms + gates
+    norms = [module.get_parameter("weight") for module in light if type(module).__name__.endswith("RMSNorm")]
+    gates = [module.get_submodule("down_proj") for module in light if type(module).__name__.endswith("MLP")]
+    return sum(len(weight) for weight in norms) + sum(next(gate.parameters()).shape[-1] for gate in gates)
 
 
 def _lighten_norm(module: nn.Module) -> bool:
@@ -102,7 +102,8 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        by_x, by_weight = _by_norm(grad, *ctx.saved_tensors, ctx.around_one, ctx.needs_input_grad[1])
+        x, weight, root = ctx.saved_tensors
+        by_x, by_weight = _by_norm(grad, x, weight, root, ctx.around_one, ctx.needs_input_grad[1])
         return by_x, by_weight, None, None
 
 

@@ -1,5 +1,7 @@
 """The model of a run, from its folder to the weights that are trained.  Knows the order; the models room knows how."""
 
+from collections.abc import Sequence
+
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
@@ -48,19 +50,24 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
     if isolated:
         with runtime.autocast():
             require_isolation(model)
+    return tuned(cfg, model, runtime, adapters=find_adapters(cfg.model))
+
+
+def tuned(cfg: Config, model: PreTrainedModel, runtime: Runtime, *, adapters: Sequence[Source]) -> nn.Module:
+    """A base model with what `finetuning_type` trains, as `tuned_model` makes it of the run's own."""
     runtime.seed("weights", cfg.train.seed, every_rank_its_own=False)
     apply = catalog.find("tuning", cfg.tuning.finetuning_type)
-    tuned: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=find_adapters(cfg.model))
-    if isinstance(tuned, PeftModel) and "fused_adapters" not in cfg.model.disable_speedups:
-        fuse(tuned, in_place=cfg.model.gradient_checkpointing != "selective")
+    made: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=adapters)
+    if isinstance(made, PeftModel) and "fused_adapters" not in cfg.model.disable_speedups:
+        fuse(made, in_place=cfg.model.gradient_checkpointing != "selective")
     if "lighter_layers" not in cfg.model.disable_speedups:
-        lighten(tuned)
+        lighten(made)
     if liger.wanted(cfg.model.enable_liger_kernel, runtime.device) and (
         cfg.model.enable_liger_kernel is True or "lighter_layers" not in cfg.model.disable_speedups
     ):
-        counts = (f"{number} {what}" for what, number in liger.take(tuned).items())
+        counts = (f"{number} {what}" for what, number in liger.take(made).items())
         note("enable_liger_kernel", f"Liger computes {', '.join(counts)}")
-    return tuned
+    return made
 
 
 def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, isolated: bool = False) -> Predictor:
