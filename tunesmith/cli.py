@@ -103,12 +103,12 @@ def _failure(problem: Exception, words: list[str]) -> int:
     if tells_all:
         import traceback
 
-        traceback.print_exc()
+        sys.stderr.write(log.redacted(traceback.format_exc()))
     if isinstance(problem, log.TunesmithError):
         log.error(str(problem))
         return problem.exit_code
     if not tells_all:
-        text = " ".join(str(problem).split())[:500]
+        text = log.redacted(" ".join(str(problem).split()))[:500]
         print(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)", file=sys.stderr)
     return INTERNAL_ERROR
 

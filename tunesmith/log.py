@@ -5,6 +5,7 @@ launcher only rank 0 speaks.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def is_speaker() -> bool:
 def say(line: str = "") -> None:
     """Print a result on standard output, on rank 0."""
     if is_speaker():
-        print(line, flush=True)
+        print(redacted(line), flush=True)
 
 
 def note(subject: str, text: str) -> None:
@@ -97,10 +98,28 @@ def _tell(kind: str, subject: str, text: str) -> None:
 
 
 def _print(line: str) -> None:
+    line = redacted(line)
     print(line, file=sys.stderr, flush=True)
     for listener in _listeners:
         listener(line)
 
+
+def hide(secret: str) -> None:
+    """Never show this text again, whoever says it.  Short ones would be found in every other word, and are no secrets."""
+    if len(secret) >= SHORTEST_SECRET:
+        _hidden.add(secret)
+
+
+def redacted(text: str) -> str:
+    """The text without secrets that are known, and without passwords in addresses (`https://user:password@host`)."""
+    for secret in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+SHORTEST_SECRET = 8
+_PASSWORD = re.compile(r"(:/{1,2})[^/\s:@'\"]+:[^/\s@'\"]+@")
+_hidden: set[str] = set()
 
 _listeners: list[Callable[[str], None]] = []
 """Functions that also receive each note, warning and error (a run's own log file)."""

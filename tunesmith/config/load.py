@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import catalog, log
+from tunesmith import catalog, language, log
 from tunesmith.config import compat, documents, foreign, rules, shell, words
 from tunesmith.config.checks import Value, check
 from tunesmith.config.schema import SECTIONS, Config, fields
 from tunesmith.config.shapes import Unreadable
-from tunesmith.config.written import Place, Problems, Source, Word, Written
+from tunesmith.config.written import Place, Problems, Source, Word, Written, is_secret
 
 COMMAND_LINE = 1_000_000
 """The command line's layer: above every file."""
@@ -62,16 +62,27 @@ def load(arguments: list[str], command: str) -> Loaded:
         problems.doubted.update(rules.NEEDS.get(command, ()))  # they may stand in the file that can't be read
     for written in (*layers, [*on_line, *extra]):
         _lay_over(values, _layer(written or (), problems))
+    if "lang" in values:
+        language.speak(values["lang"].value)
     config = _config({name: entry.value for name, entry in values.items()})
     given = frozenset(values)
     findings = [one for one in rules.check(config, given, command) if not problems.doubted.intersection(one.options)]
     _report(problems, findings, values)
+    _hide_secrets(values, environment)
     problems.tell(quiet=PARENT_VARIABLE in os.environ)
     os.environ |= environment
     if config.train.debug:
         os.environ[DEBUG_VARIABLE] = "1"
     origins = {name: values[name].written.origin(name) if name in values else "default" for name in fields()}
     return Loaded(config, origins, given, files)
+
+
+def _hide_secrets(values: dict[str, Value], environment: dict[str, str]) -> None:
+    """Have nothing that is said from here on show a token or a password, whichever way it came."""
+    named = {name: entry.value for name, entry in values.items()} | dict(os.environ) | environment
+    for name, value in named.items():
+        if is_secret(name) and isinstance(value, str):
+            log.hide(value)
 
 
 def _files(others: list[Word], command: str, problems: Problems) -> tuple[list[Path], list[Written]]:
@@ -178,7 +189,8 @@ def _layer(options: Iterable[Written], problems: Problems) -> dict[str, Value]:
         try:
             entry = check(name, written, problems)
         except Unreadable as problem:
-            problems.add(written.place, f"{written.shown}: {problem}", name)
+            text = str(problem).split(", got")[0] if is_secret(name) else str(problem)
+            problems.add(written.place, f"{written.shown}: {text}", name)
             continue
         if entry is None:
             continue

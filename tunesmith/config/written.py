@@ -13,6 +13,17 @@ MOST_TOLD = 20
 """Problems told one by one; a file that is something else has thousands."""
 
 
+SECRET = ("token", "key", "secret", "password")
+"""Options and variables whose names hold one of these words, as a whole part, never reach the disk or the screen."""
+
+
+def is_secret(name: str) -> bool:
+    """Whether an option or an environment variable holds something that must not be written down."""
+    return any(part in SECRET for part in name.lower().split("_")) and not name.startswith(
+        ("add_", "skip_", "allow_", "include_", "max_", "split_")
+    )
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Where something is written: the n-th layer (files in order, then the command line) and its line or word."""
@@ -45,7 +56,9 @@ class Written:
     is_text: bool
 
     def seen(self) -> str:
-        """The value as it was typed; of a file, as errors show values."""
+        """The value as it was typed; of a file, as errors show values; of a secret, nothing."""
+        if is_secret(self.name):
+            return "(not shown)"
         return str(self.value) if self.is_text else shown(self.value)
 
     def origin(self, canonical: str) -> str:

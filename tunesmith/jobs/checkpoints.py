@@ -67,6 +67,9 @@ def newest_whole(folder: Path) -> Path | None:
 
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint, its manifest first: killed half-way, what is left is known not to be whole."""
+    if checkpoint.is_symlink():  # what it leads to is somebody else's
+        checkpoint.unlink()
+        return
     (checkpoint / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(checkpoint)
 

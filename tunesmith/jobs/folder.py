@@ -17,8 +17,9 @@ from typing import IO, Any
 
 from tunesmith import files
 from tunesmith.config.schema import Config
+from tunesmith.config.written import is_secret
 from tunesmith.jobs import checkpoints, shaping
-from tunesmith.log import OptionError, RunError, note
+from tunesmith.log import OptionError, RunError, note, redacted
 
 CONFIG, FACTS, LOCK = "config.yaml", "run.json", "run.lock"
 
@@ -30,9 +31,6 @@ WRITTEN = (
     "events.jsonl", "run.log", CONFIG, FACTS,
 )  # fmt: skip
 """Files a run writes into its folder, besides `checkpoint-N/` and model shards."""
-
-SECRET = ("token", "key", "secret", "password")
-"""Options whose names hold one of these words, as a whole part, never reach the disk."""
 
 _NOT_PATHS = ("auto", "true", "false")
 
@@ -83,7 +81,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Replace `run.json`."""
-    files.write_beside(folder / FACTS, json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n")
+    files.write_beside(folder / FACTS, redacted(json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"))
 
 
 def add_facts(folder: Path, **facts: Any) -> None:
@@ -112,7 +110,11 @@ def now() -> str:
 
 def _lock(folder: Path) -> IO[str]:
     """Hold the folder's lock for as long as this process lives; the system frees it when the process dies."""
-    lock = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the run
+    try:
+        opened = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as problem:
+        raise OptionError(f"output_dir: {folder / LOCK} cannot be opened: {problem.strerror}") from problem
+    lock = os.fdopen(opened, "r+", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
@@ -147,9 +149,16 @@ def check(cfg: Config) -> None:
     folder = Path(cfg.train.output_dir).expanduser()
     if not cfg.train.output_dir or not folder.exists():
         return
+    if (folder / LOCK).is_symlink():
+        raise OptionError(f"output_dir: {folder / LOCK} is a symbolic link, and nothing is written through one")
     if cfg.train.overwrite_output_dir:
         _refuse_to_remove_what_is_read(cfg, folder)
         return
+    if links := [name for name in WRITTEN if (folder / name).is_symlink()]:
+        raise OptionError(
+            f"output_dir: {folder / links[0]} is a symbolic link, and nothing is written through one; remove it, or choose "
+            "another output_dir"
+        )
     facts = read_facts(folder)
     if _asked_checkpoint(cfg):
         return
@@ -244,19 +253,12 @@ def _is_remains(folder: Path) -> bool:
     return not any((folder / name).exists() for name in WRITTEN if name != CONFIG) and not checkpoints.every(folder)
 
 
-def is_secret(name: str) -> bool:
-    """Whether an option holds something that must not be written down."""
-    return any(part in SECRET for part in name.lower().split("_")) and not name.startswith(
-        ("add_", "skip_", "allow_", "include_", "max_", "split_")
-    )
-
-
 def _write_config(folder: Path, cfg: Config, origins: Mapping[str, str]) -> None:
     lines = ["# Every effective option of this run and where it came from.", ""]
     for name, value in cfg.flat().items():
         if not is_secret(name):
             lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}  # {origins.get(name, 'default')}")
-    files.write_beside(folder / CONFIG, "\n".join(lines) + "\n")
+    files.write_beside(folder / CONFIG, redacted("\n".join(lines) + "\n"))
 
 
 def _commit() -> str | None:

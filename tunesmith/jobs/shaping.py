@@ -1,9 +1,11 @@
 """Which options shape the trained weights, so that a run may only go on with the same ones.  Knows names only."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.config.schema import Config
+from tunesmith.log import redacted
 
 NEUTRAL = frozenset(
     {
@@ -12,7 +14,7 @@ NEUTRAL = frozenset(
         "eval_strategy", "eval_on_each_dataset", "metrics", "predict_with_generate", "logging_steps",
         "logging_first_step", "logging_dir", "save_steps", "save_strategy", "save_total_limit", "save_only_model",
         "save_format", "save_best_model", "metric_for_best_model", "early_stopping_steps", "report_to", "run_name",
-        "plot_loss", "include_num_input_tokens_seen", "disable_tqdm", "debug", "ddp_timeout", "local_rank",
+        "plot_loss", "include_num_input_tokens_seen", "disable_tqdm", "debug", "lang", "ddp_timeout", "local_rank",
         "dataloader_num_workers", "loss_limit", "preprocessing_num_workers", "preprocessing_batch_size",
         "overwrite_cache", "disable_cache", "tokenized_path", "strict", "max_reported_rows", "cache_dir",
         "hf_hub_token", "dataset_dir", "media_dir", "nproc_per_node", "device", "flash_attn",
@@ -26,7 +28,9 @@ SECTIONS = ("model", "data", "tuning", "optim", "train")
 def options(cfg: Config) -> dict[str, Any]:
     """Flat name -> value of every option that shapes training."""
     sections = (section for name, section in cfg if name in SECTIONS)
-    return {name: value for section in sections for name, value in section if name not in NEUTRAL}
+    found = {name: value for section in sections for name, value in section if name not in NEUTRAL}
+    shown: dict[str, Any] = json.loads(redacted(json.dumps(found)))  # as they are written down
+    return shown
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

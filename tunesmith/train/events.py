@@ -144,7 +144,7 @@ class Record:
         if isinstance(error, log.TunesmithError):
             self._write_log(f"error: {error}")
         elif isinstance(error, Exception):
-            self._write_log("".join(traceback.format_exception(error)).rstrip())
+            self._write_log(log.redacted("".join(traceback.format_exception(error)).rstrip()))
         self.close()
 
     def _row(self, entry: Mapping[str, Any]) -> dict[str, Any]:

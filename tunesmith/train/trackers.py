@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith import catalog, log
-from tunesmith.jobs.folder import is_secret
+from tunesmith.config.written import is_secret
 
 PROJECT = "tunesmith"
 """The project that runs are filed under where the user's environment names none."""
@@ -136,9 +136,13 @@ def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
 def told(options: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Options as every tracker takes them: numbers, booleans and text; lists and mappings as JSON."""
     return {
-        name: value if isinstance(value, bool | int | float | str) else json.dumps(value, ensure_ascii=False)
+        name: value if isinstance(value, bool | int | float) else log.redacted(_as_text(value))
         for name, value in without_secrets(options).items()
     }
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _start(name: str, run: Run, options: dict[str, Any]) -> Tracking:
