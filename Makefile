@@ -4,12 +4,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
-.PHONY: help install demo check test clean
+.PHONY: help install demo check test test-reliability clean
 
 help:
 	@echo "make demo     build a tiny model, tune it, and talk to it before and after (3 minutes on 2 cores)"
 	@echo "make install  make .venv with tunesmith in it"
 	@echo "make test     everything that must hold: the gate below, then all tests"
+	@echo "make test-reliability  every promise of reliability, at length (20 minutes at most)"
 	@echo "make check    the gate: formatting, lint, types, structure"
 	@echo "make clean    remove .venv and caches (never runs or data)"
 
@@ -37,7 +38,10 @@ check: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest tests/test_floors.py
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m "not reliability"
+
+test-reliability: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 tests/reliability
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -10,6 +10,7 @@ from tunesmith.config.written import Source, Written
 
 MOST_NODES = 100_000
 CORE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "merge")}
+NOTHING_WRITTEN = ("", "~", "null")
 TIMESTAMP = "tag:yaml.org,2002:timestamp"
 """A date such as 2025-03-26: plain text here, as YAML 1.2 has it."""
 
@@ -58,11 +59,14 @@ def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-    if root is None or (isinstance(root, ScalarNode) and root.value == ""):
+    if root is None or (isinstance(root, ScalarNode) and root.value in NOTHING_WRITTEN):
         return
     if not isinstance(root, MappingNode):
         found = "text" if isinstance(root, ScalarNode) else "a list"
         source.problem(root.start_mark.line + 1, f"must hold `option: value` lines, found {found}")
+        return
+    if reason := _unfit(MappingNode(root.tag, [])):
+        source.problem(root.start_mark.line + 1, reason)
         return
     first: dict[str, int] = {}
     for key_node, value_node in root.value:
@@ -72,7 +76,7 @@ def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
             source.problem(place.line, "an option's name must be plain text")
         elif key in first:
             source.problem(place.line, f"'{key}' is given twice, first in line {first[key]}")
-        elif reason := _unfit(value_node):
+        elif reason := _unfit(key_node) or _unfit(value_node):
             source.problem(place.line, f"{key}: {reason}")
         else:
             first[key] = place.line
@@ -92,7 +96,8 @@ def _options(root: Any, yaml: Any, source: Source) -> Iterator[Written]:
 
 
 def _unfit(root: Any) -> str:
-    """Why a value can't be taken: a tag, or aliases that repeat themselves.  Empty when it can."""
+    """Why a value can't be taken: a tag, a number in digits that no other place takes, or aliases that repeat themselves.
+    Empty when it can."""
     from ruamel.yaml.nodes import ScalarNode
 
     waiting, seen = [root], 0
@@ -105,6 +110,8 @@ def _unfit(root: Any) -> str:
             node.tag = next(tag for tag in CORE_TAGS if tag.endswith(":str"))
         if str(node.tag) not in CORE_TAGS:
             return f"the tag {str(node.tag).replace('tag:yaml.org,2002:', '!!')} is not allowed"
+        if str(node.tag).endswith(":int") and isinstance(node, ScalarNode) and re.search("[_box]", node.value.lower()):
+            return f"write the number in plain digits, got {node.value[:60]}"
         if not isinstance(node, ScalarNode):
             for child in node.value:
                 waiting += child if isinstance(child, tuple) else [child]
