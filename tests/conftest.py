@@ -12,6 +12,8 @@ from surroundings import REPOSITORY, clean_environment
 # Before torch is imported: tiny models gain nothing from a second thread, and threads that wait for one another cost
 # many times the work where cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whatever language the machine speaks.
+os.environ["TUNESMITH_LANG"] = "en"
 
 
 @pytest.fixture(scope="session", autouse=True)

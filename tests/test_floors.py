@@ -12,6 +12,7 @@ FLOORS: dict[str, float] = {
     # Floor 0 has an order of its own.
     "": 0.0,
     "log": 0.0,
+    "language": 0.1,
     "files": 0.1,
     "catalog": 0.1,
     "config": 0.2,
@@ -38,7 +39,7 @@ PLAIN_ROOMS = {"templates": {"log"}, "losses": {"log", "compiled"}}
 """Rooms that take plain values, and the little they may import."""
 
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy", "safetensors", "matplotlib"}
-NEVER_HEAVY = ("log", "catalog", "config", "files", "jobs", "cli", "environment", "completion", "__main__")
+NEVER_HEAVY = ("log", "language", "catalog", "config", "files", "jobs", "cli", "environment", "completion", "__main__")
 """Rooms that import none of the heavy libraries at the top of a file."""
 
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "manager", "base"}

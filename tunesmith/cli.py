@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from tunesmith import language, log
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": (
         "tunesmith.jobs.start:train_command",
@@ -66,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     command, *words = arguments or ["help"]
     command = SYNONYMS.get(command, command)
+    language.speak(language.of_words(words))
     if command not in COMMANDS:
         return _unknown(command)
     if command != "help" and any(word in ("--help", "-h") for word in words):
@@ -89,14 +92,13 @@ def _unknown(command: str) -> int:
     from tunesmith.catalog import did_you_mean
 
     more = "; the command comes first, such as `tunesmith train FILE`" if os.path.exists(command) else ""
-    print(f"unknown command '{command}'{more or did_you_mean(command, COMMANDS)}", file=sys.stderr)
-    print(f"commands: {', '.join(COMMANDS)}", file=sys.stderr)
+    log.error(f"unknown command '{command}'{more or did_you_mean(command, COMMANDS)}")
+    log.error(f"commands: {', '.join(COMMANDS)}")
     return WRONG_USE
 
 
 def _failure(problem: Exception, words: list[str]) -> int:
     """Say what went wrong in a sentence; where, only on request.  Returns the exit code."""
-    from tunesmith import log
     from tunesmith.config.load import DEBUG_VARIABLE
 
     tells_all = os.environ.get(DEBUG_VARIABLE) == "1" or "--debug" in words
@@ -109,7 +111,7 @@ def _failure(problem: Exception, words: list[str]) -> int:
         return problem.exit_code
     if not tells_all:
         text = log.redacted(" ".join(str(problem).split()))[:500]
-        print(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)", file=sys.stderr)
+        log.error(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)")
     return INTERNAL_ERROR
 
 

@@ -95,6 +95,6 @@ def completion_command(words: list[str]) -> int:
     """Print the script of the shell named."""
     if len(words) != 1 or words[0] not in SHELLS:
         got = f", got '{' '.join(words)}'" if words else ""
-        raise log.OptionError(f"completion: must be one of {', '.join(SHELLS)}{got}")
+        raise log.OptionError(f"completion: choose one of {', '.join(SHELLS)}{got}")
     log.say(script(words[0], list(COMMANDS)).rstrip())
     return 0

@@ -1,7 +1,7 @@
 """What a run says, where it says it, and the errors a user reads.  Knows ranks; knows nothing of training.
 
 Results go to standard output (`say`); everything about the way there goes to standard error, one line each.  Under a
-launcher only rank 0 speaks.
+launcher only rank 0 speaks.  Sentences are told in the language of whoever set a translator.
 """
 
 import os
@@ -64,13 +64,13 @@ def say(line: str = "") -> None:
 
 def note(subject: str, text: str) -> None:
     """Tell on standard error what was decided or changed for the user: `note: subject: text`."""
-    _tell("note", subject, text)
+    _tell(f"note: {subject}: {text}")
 
 
 def warn(subject: str, text: str) -> None:
     """Tell on standard error that something may not be meant: `warning: subject: text`.  `subject` is an option,
     a file or a row."""
-    _tell("warning", subject, text)
+    _tell(f"warning: {subject}: {text}")
 
 
 def error(text: str) -> None:
@@ -92,12 +92,22 @@ def muted() -> Iterator[None]:
 _is_muted = False
 
 
-def _tell(kind: str, subject: str, text: str) -> None:
+def translate_with(translator: Callable[[str], str] | None) -> None:
+    """Have every note, warning and error told as `translator` writes it, from now on; None: as it is."""
+    global _translator
+    _translator = translator
+
+
+_translator: Callable[[str], str] | None = None
+
+
+def _tell(line: str) -> None:
     if is_speaker() and not _is_muted:
-        _print(f"{kind}: {subject}: {text}")
+        _print(line)
 
 
 def _print(line: str) -> None:
+    line = _translator(line) if _translator else line
     line = redacted(line)
     print(line, file=sys.stderr, flush=True)
     for listener in _listeners:

@@ -139,6 +139,8 @@ def _read_file(source: Source, command: str, environment: dict[str, str]) -> lis
     text = _text(source)
     if text is None:
         return None
+    if asked := language.of_file(text):
+        language.speak(asked)  # before anything is wrong
     if source.path.suffix.lower() == ".json":
         return documents.read_json(text, source)
     if not shell.looks_like_command(text):

@@ -126,6 +126,10 @@ class TrainConfig(Section):
     debug: bool = False
     """Log more, show the first rows, and show tracebacks."""
 
+    lang: Literal["auto", "en", "zh"] = "auto"
+    """Language of errors, warnings and notes: English, Chinese, or `auto`: Chinese where `TUNESMITH_LANG`, `LC_ALL`,
+    `LC_MESSAGES` or `LANG` begins with `zh`, English elsewhere."""
+
     ddp_timeout: Positive = 1800
     """Seconds after which processes that wait for another give up."""
 

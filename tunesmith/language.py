@@ -1,0 +1,141 @@
+"""In which language a user is told things, and English sentences -> Chinese ones.  Knows no sentence: they are data.
+
+Sentences are written in English where they are told.  `chinese/*.toml` holds each as a pattern with a hole for what is put
+in: `{}` for a value, which stays as it is, `{text}` for words that are translated in their turn, `{s}` for the end of a
+plural.  The Chinese sentence beside it places them by number, in any order: `{0}`, `{1}`.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+from tunesmith import log
+
+LANGUAGES = ("en", "zh")
+VARIABLES = ("TUNESMITH_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+"""Where a language may be named, the strongest first."""
+
+OPTION = re.compile(r"(?:--)?lang(?:=(.*))?")
+OPTION_IN_FILE = re.compile(r"^\W*lang\W+(en|zh)\b", re.MULTILINE)
+HOLE = re.compile(r"(\{(?:text|s)?\})")
+LIST_ENDS = ("; ", ", ")
+"""What stands between the sentences of a list."""
+
+NEXT_BEGINS = re.compile(r"$|[;,] | \(| in |'")
+"""How words begin that are put right behind a value."""
+
+PLAIN_VALUE = re.compile(r"|'[^']*'|[-+]?(?:[\d.,e+-]+%?|\.?inf|\.?nan)|\[.*\]|\{.*\}|[()]", re.DOTALL)
+"""What needs no translation where words of ours could stand."""
+
+
+def of_surroundings() -> str:
+    """`zh` where the environment asks for Chinese, else `en`."""
+    named = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
+    return "zh" if named.lower().startswith("zh") else "en"
+
+
+def of_words(words: list[str]) -> str:
+    """The language that command line words ask for, before anything checks them: `auto` when none does."""
+    for word, following in pairwise([*words, ""]):
+        if (match := OPTION.fullmatch(word)) and (match[1] or following) in LANGUAGES:
+            return match[1] or following
+    return "auto"
+
+
+def of_file(text: str) -> str | None:
+    """The language that a config file asks for, also one that can't be read; None when it asks for none."""
+    match = OPTION_IN_FILE.search(text)
+    return match[1] if match else None
+
+
+def speak(wanted: str) -> None:
+    """Tell errors, warnings and notes in `wanted`: `auto`, `en` or `zh`, from now on."""
+    language = of_surroundings() if wanted == "auto" else wanted
+    log.translate_with(chinese if language == "zh" and _shows_chinese() else None)
+
+
+def _shows_chinese() -> bool:
+    """Whether standard error can hold Chinese: English is better than code numbers."""
+    try:
+        "中文".encode(sys.stderr.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def chinese(told: str) -> str:
+    """The Chinese for what is told, line by line; a line that no pattern fits stays as it is."""
+    return "\n".join(_sentence(line) or line for line in told.split("\n"))
+
+
+def _sentence(text: str) -> str | None:
+    """The Chinese for a sentence, a list of sentences, or one behind the place that it is about."""
+    meant: tuple[str, list[str]] | None = None
+    for pattern, pieces in _patterns():
+        for values in _values(pieces, text) if all(piece in text for piece in pieces[::2]) else ():
+            words = [value for kind, value in zip(pieces[1::2], values, strict=True) if kind == "{text}"]
+            if all(PLAIN_VALUE.fullmatch(one) or _sentence(one) for one in words):
+                return _filled(pattern, values)
+            meant = meant or (pattern, values)
+    if meant:
+        return _filled(*meant)
+    for end in LIST_ENDS:
+        several = [_sentence(one) for one in text.split(end)] if end in text else [None]
+        if all(several):
+            return end.join(filter(None, several))
+    place, colon, rest = text.partition(": ")
+    found = _sentence(rest) if colon else None
+    return f"{place}: {found}" if found else None
+
+
+def _values(pieces: list[str], text: str, is_first: bool = True) -> Iterator[list[str]]:
+    """What the holes of a pattern may hold so that it is `text`, the shortest first."""
+    words, *rest = pieces
+    if not text.startswith(words):
+        return
+    if not rest:
+        if text == words:
+            yield []
+        return
+    text = text.removeprefix(words)
+    for end in range(len(text) + 1):
+        # What stands before `: ` at the beginning is a place, and not translated.
+        if is_first and not words and text.startswith((": ", "; "), end):
+            return
+        if text.startswith(rest[1], end) and (rest[1] or len(rest) == 2 or NEXT_BEGINS.match(text, end)):
+            yield from ([text[:end], *more] for more in _values(rest[1:], text[end:], False))
+
+
+def _filled(pattern: str, values: list[str]) -> str:
+    """The Chinese sentence of a pattern with the values in their places."""
+    kinds = HOLE.findall(pattern)
+    given = [
+        (_sentence(value) if kind == "{text}" else None) or value
+        for kind, value in zip(kinds, values, strict=True)
+        if kind != "{s}"
+    ]
+    return re.sub(r"\{(\d)\}", lambda number: given[int(number[1])], table()[pattern])
+
+
+@cache
+def table() -> dict[str, str]:
+    """English pattern -> Chinese sentence, of all rooms."""
+    import tomllib
+
+    found: dict[str, str] = {}
+    for path in sorted((Path(__file__).parent / "chinese").glob("*.toml")):
+        found |= tomllib.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def _patterns() -> list[tuple[str, list[str]]]:
+    """Each pattern, and its words and holes in turn; the one with the most words of its own first, of those with as many
+    the one with the fewest holes."""
+    pieces = {pattern: HOLE.split(pattern) for pattern in table()}
+    letters = {pattern: sum(len(piece.replace(" ", "")) for piece in pieces[pattern][::2]) for pattern in pieces}
+    return sorted(pieces.items(), key=lambda item: (-letters[item[0]], len(item[1])))
