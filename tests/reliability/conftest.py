@@ -47,7 +47,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
 
-    def run(*words: str) -> Ended:
+    def call(*words: str) -> Ended:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
@@ -58,7 +58,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
                 os.environ.pop(DEBUG_VARIABLE, None)
         return Ended(code, out.getvalue(), err.getvalue())
 
-    return run
+    return call
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def rows(tmp_path: Path) -> Path:
 def train(command: Command, tiny_model: Path, rows: Path) -> Command:
     """`train(dataset="x", ...)`: one step on the tiny model, into `out`; an option that is None is left out."""
 
-    def run(**options: Any) -> Ended:
+    def call(**changes: Any) -> Ended:
         wanted = {
             "model_name_or_path": tiny_model, "dataset": "talk", "dataset_dir": rows, "template": "qwen", "output_dir": "out",
             "max_steps": 1, "per_device_train_batch_size": 2, "compute_type": "fp32", "disable_tqdm": "true",
             "save_strategy": "no", "disable_cache": "true",
         }  # fmt: skip
-        given = {**wanted, **options}
+        given = {**wanted, **changes}
         return command("train", *(f"{name}={value}" for name, value in given.items() if value is not None))
 
-    return run
+    return call
