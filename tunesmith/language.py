@@ -103,11 +103,11 @@ def _values(pieces: list[str], text: str, is_first: bool = True) -> Iterator[lis
         return
     text = text.removeprefix(words)
     for end in range(len(text) + 1):
+        if text.startswith(rest[1], end) and (rest[1] or len(rest) == 2 or NEXT_BEGINS.match(text, end)):
+            yield from ([text[:end], *more] for more in _values(rest[1:], text[end:], False))
         # What stands before `: ` at the beginning is a place, and not translated.
         if is_first and not words and text.startswith((": ", "; "), end):
             return
-        if text.startswith(rest[1], end) and (rest[1] or len(rest) == 2 or NEXT_BEGINS.match(text, end)):
-            yield from ([text[:end], *more] for more in _values(rest[1:], text[end:], False))
 
 
 def _filled(pattern: str, values: list[str]) -> str:
