@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import prepare
+import processes
 import report
 import sides
 import train
@@ -66,9 +67,8 @@ def main() -> int:
                 [arguments.rows / _seconds(run) for run in theirs],
             ),
             "tokens/s": ([tokens / _seconds(run) for run in ours], [tokens / _seconds(run) for run in theirs]),
-            "whole process, s": ([run.cost.seconds for run in ours], [run.cost.seconds for run in theirs]),
-            "peak memory, MiB": ([run.cost.mebibytes for run in ours], [run.cost.mebibytes for run in theirs]),
         }
+        measured |= processes.compared([run.cost for run in ours], [run.cost for run in theirs])
         print(report.beside(measured))
     return 0
 

@@ -10,17 +10,16 @@ Exit code 1 when a tensor differs.  Knows the reference by its command line; kno
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 import warnings
 from pathlib import Path
 
 import processes
-from processes import Cost, flags
+import report
+from processes import THREADS, Cost, flags
 from reference import CACHE, REPOSITORY, install_reference, write_tokenizer
 
-THREADS = 2
 SHAPE = {
     "vocab_size": 151_936,
     "hidden_size": 896,
@@ -39,6 +38,7 @@ SHAPE = {
 def main() -> int:
     arguments = _arguments()
     warnings.simplefilter("ignore")  # of the libraries that make the model
+    print(report.heading(), flush=True)
     reference, work = install_reference(), arguments.work
     work.mkdir(parents=True)
     write_model(work / "model")
@@ -58,13 +58,8 @@ def main() -> int:
     for number in range(arguments.rounds):
         for name, command in commands.items():
             costs[name].append(run(command, options, work / f"{name}-{number}"))
-    load = ", ".join(f"{minutes:.1f}" for minutes in os.getloadavg())
-    print(f"{os.cpu_count()} cores, load {load}; medians of {arguments.rounds} rounds")
-    for quantity, unit in (("seconds", "s"), ("mebibytes", "MiB")):
-        other, own = (statistics.median(getattr(cost, quantity) for cost in costs[name]) for name in commands)
-        print(
-            f"{quantity:10} reference {other:8.1f} {unit}   ours {own:8.1f} {unit}   ours / reference {own / other:.2f}"
-        )
+    print(f"exporting a merged model, rounds: {arguments.rounds}\n")
+    print(report.beside(processes.compared(costs["ours"], costs["reference"])) + "\n")
     return compare(work / "ours-0", work / "reference-0")
 
 
@@ -101,7 +96,7 @@ def write_adapter(model: Path, folder: Path) -> None:
 def run(command: list[str], options: dict[str, object], output: Path) -> Cost:
     """Export once, as a whole process, once what was written before is on the disk."""
     os.sync()
-    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": str(REPOSITORY)}
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": THREADS, "PYTHONPATH": str(REPOSITORY)}
     return processes.run([*command, *flags(options | {"export_dir": output})], Path(f"{output}.log"), environment)
 
 

@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import prepare
+import processes
 import reference
 import report
 import sides
@@ -61,9 +62,8 @@ def both_sides(options: dict[str, object], work: Path, rounds: int) -> str:
             found.append(sides.train(command, options | own, folder / "run"))
     return report.beside(
         {
-            "whole process, s": (_seconds(ours), _seconds(theirs)),
             "first step done after, s": (_firsts(ours), _firsts(theirs)),
-            "peak memory, MiB": ([run.cost.mebibytes for run in ours], [run.cost.mebibytes for run in theirs]),
+            **processes.compared([run.cost for run in ours], [run.cost for run in theirs]),
         }
     )
 
@@ -91,10 +91,6 @@ def second_start(options: dict[str, object], work: Path, many: int, rounds: int)
 
 def _start(options: dict[str, object], folder: Path, name: str) -> float:
     return sides.train(OURS, options | {"dataset_dir": folder, "device": "cpu"}, folder / name).logged[0]
-
-
-def _seconds(runs: list[Run]) -> list[float]:
-    return [run.cost.seconds for run in runs]
 
 
 def _firsts(runs: list[Run]) -> list[float]:

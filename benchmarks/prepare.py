@@ -9,7 +9,6 @@ Skipped with a sentence where the data is absent.  Knows the reference by its co
 
 import argparse
 import json
-import os
 import random
 import shutil
 import sys
@@ -18,6 +17,7 @@ import warnings
 from pathlib import Path
 
 import processes
+import report
 from processes import Cost, flags
 from reference import CACHE, REPOSITORY, install_reference
 
@@ -47,6 +47,7 @@ def main() -> int:
         print(f"skipped: {source} or {arguments.tokenizer} is not there")
         return 0
     warnings.simplefilter("ignore")  # of the libraries that make the model
+    print(report.heading(), flush=True)
     reference, work = install_reference(), arguments.work
     work.mkdir(parents=True)
     write_rows(source, work, arguments.rows)
@@ -56,10 +57,8 @@ def main() -> int:
     ours = run(
         [sys.executable, "-m", "tunesmith", "train"], shared | {"device": "cpu", "compute_type": "fp32"}, work, "ours"
     )
-    print(f"{arguments.rows:,} rows, {WORKERS} workers, {os.cpu_count()} cores; one run of each")
-    for name, unit in (("seconds", "s"), ("mebibytes", "MiB")):
-        other, own = getattr(theirs, name), getattr(ours, name)
-        print(f"{name:10} reference {other:8.1f} {unit}   ours {own:8.1f} {unit}   ours / reference {own / other:.2f}")
+    print(f"preparing {arguments.rows:,} rows with {WORKERS} workers, one run of each side\n")
+    print(report.beside(processes.compared([ours], [theirs])))
     return 0
 
 

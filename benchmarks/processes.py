@@ -26,6 +26,14 @@ class Cost:
     mebibytes: float
 
 
+def compared(ours: list[Cost], theirs: list[Cost]) -> dict[str, tuple[list[float], list[float]]]:
+    """Time and memory of both sides' rounds, by what they are."""
+    return {
+        "whole process, s": ([cost.seconds for cost in ours], [cost.seconds for cost in theirs]),
+        "peak memory, MiB": ([cost.mebibytes for cost in ours], [cost.mebibytes for cost in theirs]),
+    }
+
+
 class Lines:
     """When each line of a file came: to be called with the seconds since the start."""
 

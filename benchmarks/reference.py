@@ -10,13 +10,16 @@ Knows the reference by its command line and the files it writes; knows nothing o
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+import processes
+import report
+from processes import THREADS, Cost, flags
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith"
@@ -58,11 +61,10 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """One whole process: the loss of each step, seconds from start to exit, and the largest resident size."""
+    """One whole process and the loss of each step."""
 
     losses: list[float]
-    seconds: float
-    mebibytes: float
+    cost: Cost
 
 
 def main() -> int:
@@ -70,6 +72,7 @@ def main() -> int:
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")  # of the libraries that make the model
+    print(report.heading(), flush=True)
     reference = install_reference()
     write_rows(arguments.data, work)
     write_model(work / "model", work / "rows.json")
@@ -89,7 +92,8 @@ def main() -> int:
         theirs.append(run(theirs_command, shared | {"use_cpu": True}, work / f"reference-{number}"))
         ours.append(run(ours_command, shared | {"device": "cpu", "compute_type": "fp32"}, work / f"ours-{number}"))
     difference = report_losses(ours[0].losses, theirs[0].losses)
-    report_cost(ours, theirs)
+    print(f"\nwhole processes, rounds in turns: {arguments.rounds}\n")
+    print(report.beside(processes.compared([run.cost for run in ours], [run.cost for run in theirs])) + "\n")
     if len(ours[0].losses) != arguments.steps or len(theirs[0].losses) != arguments.steps:
         print(f"FAILED: {arguments.steps} steps were asked for")
         return 1
@@ -183,21 +187,14 @@ def write_adapter(model: Path, folder: Path) -> None:
 
 
 def run(command: list[str], options: dict[str, object], output: Path) -> Outcome:
-    """Train once in a fresh folder, as a whole process with two threads."""
+    """Train once in a fresh folder, as a whole process."""
     if output.exists():
         raise SystemExit(f"{output} exists; name another --work folder")
-    flags = [word for name, value in (options | {"output_dir": output}).items() for word in (f"--{name}", str(value))]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(REPOSITORY)}
-    with open(output.with_suffix(".log"), "wb") as log:
-        began = time.perf_counter()
-        process = subprocess.Popen([*command, *flags], stdout=log, stderr=subprocess.STDOUT, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}; see {log.name}")
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": THREADS, "PYTHONPATH": str(REPOSITORY)}
+    words = [*command, *flags(options | {"output_dir": output})]
+    cost = processes.run(words, output.with_suffix(".log"), environment)
     rows = map(json.loads, (output / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines())
-    return Outcome([row["loss"] for row in rows if "loss" in row], seconds, usage.ru_maxrss / 1024)
+    return Outcome([row["loss"] for row in rows if "loss" in row], cost)
 
 
 def report_losses(ours: list[float], theirs: list[float]) -> float:
@@ -206,16 +203,6 @@ def report_losses(ours: list[float], theirs: list[float]) -> float:
     for step, (mine, other) in enumerate(zip(ours, theirs, strict=False), start=1):
         print(f"{step:4}  {other:10.6f}  {mine:10.6f}  {mine - other:+11.6f}")
     return max((abs(mine - other) for mine, other in zip(ours, theirs, strict=False)), default=float("inf"))
-
-
-def report_cost(ours: list[Outcome], theirs: list[Outcome]) -> None:
-    """Print medians over the rounds, and the median of each round's own ratio."""
-    print(f"\nwhole process, median of {len(ours)} rounds in turns")
-    for name, unit in (("seconds", "s"), ("mebibytes", "MiB")):
-        pairs = [(getattr(other, name), getattr(mine, name)) for mine, other in zip(ours, theirs, strict=True)]
-        reference, own = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(other / mine for other, mine in pairs)
-        print(f"{name:10} reference {reference:8.1f} {unit}   ours {own:8.1f} {unit}   reference / ours {ratio:.2f}")
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import processes
 import report
 import sides
 from reference import CACHE, REPOSITORY, write_tokenizer
@@ -92,9 +93,8 @@ def main() -> int:
         print(f"\n{arguments.case}, {arguments.steps} steps, rounds in turns: {arguments.rounds}\n")
         measured: dict[str, report.Both] = {
             "tokens/s": ([rate(run, tokens) for run in ours], [rate(run, tokens) for run in theirs]),
-            "whole process, s": ([run.cost.seconds for run in ours], [run.cost.seconds for run in theirs]),
-            "peak memory, MiB": ([run.cost.mebibytes for run in ours], [run.cost.mebibytes for run in theirs]),
         }
+        measured |= processes.compared([run.cost for run in ours], [run.cost for run in theirs])
         print(report.beside(measured))
     return 0
 
