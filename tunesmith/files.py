@@ -5,17 +5,22 @@ machine that loses power, finds the old state or the new one.  What a killed pro
 `remove_leftovers`.
 """
 
+import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _PARTIAL = ".partial"
 _REPLACED = ".replaced"
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when a disk, or a user's share of it, is full."""
 
 
 def write_beside(path: Path, content: str | bytes) -> None:
@@ -96,6 +101,46 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return leftovers
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, which disappears at once; what a kill leaves of it is one of the leftovers."""
+    gone = _name_beside(folder)
+    os.rename(folder, gone)
+    shutil.rmtree(gone)
+
+
+@contextmanager
+def only_one_to(final: Path) -> Iterator[Path]:
+    """A new, empty folder to fill and then hand to `publish_folder(it, final)`; gone if that did not happen.
+
+    It is locked while it is being filled, so that what a killed process left of the same can be known, and is removed.
+    """
+    folder = folder_beside(final)
+    with _locked(folder, or_not=True):
+        for left in final.parent.glob(f".{final.name}.*{_PARTIAL}"):
+            if left != folder and left.is_dir():
+                try:
+                    with _locked(left):
+                        shutil.rmtree(left)
+                except OSError:  # somebody fills it, or nobody can tell
+                    continue
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_full(problem: BaseException) -> bool:
+    """Whether something failed because a disk is full.  Libraries that are not Python's say it in words."""
+    if isinstance(problem, OSError):
+        return problem.errno in FULL
+    return any(f"(os error {number})" in str(problem) for number in FULL)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write to the folder's disk."""
+    return shutil.disk_usage(folder).free
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's list of names to the disk, so that a rename in it outlives a loss of power."""
     if os.name == "nt":  # Windows has no such call; its renames are journaled
@@ -111,6 +156,19 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path, *, or_not: bool = False) -> Iterator[None]:
+    """Hold a folder's lock, which the system frees when the process ends.  Raises OSError when another process holds it, or
+    the file system has no locks; with `or_not` goes on without."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError) if or_not else nullcontext():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _name_beside(path: Path) -> Path:

@@ -4,11 +4,13 @@ Results go to standard output (`say`); everything about the way there goes to st
 launcher only rank 0 speaks.  Sentences are told in the language of whoever set a translator.
 """
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class TunesmithError(ValueError):
@@ -59,7 +61,7 @@ def is_speaker() -> bool:
 def say(line: str = "") -> None:
     """Print a result on standard output, on rank 0."""
     if is_speaker():
-        print(redacted(line), flush=True)
+        _show(redacted(line), sys.stdout)
 
 
 def note(subject: str, text: str) -> None:
@@ -109,9 +111,18 @@ def _tell(line: str) -> None:
 def _print(line: str) -> None:
     line = _translator(line) if _translator else line
     line = redacted(line)
-    print(line, file=sys.stderr, flush=True)
+    _show(line, sys.stderr)
     for listener in _listeners:
         listener(line)
+
+
+def _show(line: str, stream: TextIO) -> None:
+    """Print, and go on where the disk that the output is sent to is full."""
+    try:
+        print(line, file=stream, flush=True)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def hide(secret: str) -> None:

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tunesmith import log
+from tunesmith import files, log
 from tunesmith.data.arrays import ARRAYS, WEIGHT, Rows, joined, renumbered
-from tunesmith.log import OptionError
+from tunesmith.log import OptionError, RunError
 
 FORMAT = 1
 """Changes when stores of before can no longer be read."""
@@ -80,7 +80,13 @@ def cached(names: str, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
         stored = None if anew else _read(folder)
         if stored is None:
             log.note("prepared data", f"miss: {'overwrite_cache' if anew else _news(family, key)}")
-            _write(folder, key, prepare)
+            try:
+                _write(folder, key, prepare)
+            except OSError as reason:
+                if not files.is_full(reason):
+                    raise
+                log.warn("prepared data", f"is not kept, as the disk of {family} is full; rows are held in memory")
+                return in_memory(prepare)
             _prune(family)
             stored = _read(folder)
             assert stored is not None, f"{folder} was written and is not there"
@@ -99,7 +105,10 @@ def named(folder: Path, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
         if stored is None:
             if folder.exists() and any(folder.iterdir()) and not (folder / META).is_file():
                 raise OptionError(f"tokenized_path: {folder} holds files that are no prepared data")
-            _write(folder, key, prepare)
+            try:
+                _write(folder, key, prepare)
+            except OSError as reason:
+                raise RunError(f"tokenized_path: {folder} can't be written: {reason.strerror}") from reason
             log.note("tokenized_path", f"prepared data written to {folder}")
             stored = _read(folder)
             assert stored is not None, f"{folder} was written and is not there"

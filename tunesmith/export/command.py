@@ -1,7 +1,6 @@
 """`tunesmith export`: merges adapters into their base model and writes it.  Tells the order; knows no tensors."""
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -80,16 +79,15 @@ def _write_weights(planned: Plan, source: Source, adapters: Sequence[Source], cf
 @contextlib.contextmanager
 def _appearing(final: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `final` when all went well, and else leaves nothing behind."""
-    folder = None
     try:
-        folder = files.folder_beside(final)
-        yield folder
-        files.publish_folder(folder, final)
-    except OSError as problem:
-        raise RunError(f"export_dir: {final} can't be written: {problem.strerror or problem}") from problem
-    finally:
-        if folder is not None and folder.exists():
-            shutil.rmtree(folder)
+        with files.only_one_to(final) as folder:
+            yield folder
+            files.publish_folder(folder, final)
+    except Exception as problem:
+        if not isinstance(problem, OSError) and not files.is_full(problem):
+            raise
+        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
+        raise RunError(f"export_dir: {final} can't be written: {reason}") from problem
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
+from typing import Any
 
 from tunesmith import files
 from tunesmith.log import warn
@@ -38,21 +38,35 @@ def write_manifest(checkpoint: Path) -> None:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None when every file is there, of its size and its hash."""
     try:
-        listed = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        listed = _listed(checkpoint / MANIFEST)
     except FileNotFoundError:
         return f"it has no {MANIFEST}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return f"its {MANIFEST} can't be read"
-    for name, expected in listed.items():
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-    for name, expected in listed.items():
-        if files.sha256_of(checkpoint / name) != expected["sha256"]:
-            return f"{name} is not what was written"
+    try:
+        for name, (size, _) in listed.items():
+            path = checkpoint / name
+            if not path.exists():
+                return f"{name} is missing"
+            if not path.is_file():
+                return f"{name} is a folder"
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        for name, (_, digest) in listed.items():
+            if files.sha256_of(checkpoint / name) != digest:
+                return f"{name} is not what was written"
+    except OSError as problem:
+        return f"{name} can't be read: {problem.strerror}"
     return None
+
+
+def _listed(manifest: Path) -> dict[str, tuple[Any, Any]]:
+    """Size and hash by file.  Raises one of many errors when it was not written by `write_manifest`."""
+    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    found = {name: (expected["bytes"], expected["sha256"]) for name, expected in listed.items()}
+    if not found or any("\0" in name for name in found):
+        raise ValueError(f"{manifest} lists no files")
+    return found
 
 
 def newest_whole(folder: Path) -> Path | None:
@@ -66,16 +80,24 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint, its manifest first: killed half-way, what is left is known not to be whole."""
+    """Remove a checkpoint at once: killed half-way, what is left has no checkpoint's name."""
     if checkpoint.is_symlink():  # what it leads to is somebody else's
         checkpoint.unlink()
         return
-    (checkpoint / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint)
+    files.remove_folder(checkpoint)
 
 
-def keep_newest(folder: Path, limit: int | None) -> None:
-    """Remove the oldest checkpoints until `limit` are left; None keeps all."""
+def keep_newest(folder: Path, limit: int | None, step: int | None = None) -> None:
+    """Remove the oldest checkpoints until `limit` are left; None keeps all.
+
+    `step`: the run's own.  Checkpoints beyond it are damaged ones that were skipped, or of a course that was left when the
+    user named an older one: they go first, as the run would else go on from them.
+    """
+    held = every(folder)
+    for checkpoint in [one for one in held if step is not None and step_of(one) > step]:
+        warn(str(checkpoint), f"removed: the run goes on from an earlier one and has saved step {step}")
+        held.remove(checkpoint)
+        remove(checkpoint)
     if limit is not None:
-        for checkpoint in every(folder)[:-limit]:
+        for checkpoint in held[:-limit]:
             remove(checkpoint)

@@ -5,6 +5,7 @@ import datetime
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from tunesmith import files
 from tunesmith.config.schema import Config
 from tunesmith.config.written import is_secret
 from tunesmith.jobs import checkpoints, shaping
-from tunesmith.log import OptionError, RunError, note, redacted
+from tunesmith.log import OptionError, RunError, note, redacted, warn
 
 CONFIG, FACTS, LOCK = "config.yaml", "run.json", "run.lock"
 
@@ -58,11 +59,12 @@ def claim(cfg: Config, origins: Mapping[str, str]) -> Claim:
     """
     folder = place(cfg)
     lock = _lock(folder)
+    check(cfg)
+    files.remove_leftovers(folder)
     if cfg.train.overwrite_output_dir:
         _refuse_to_remove_what_is_read(cfg, folder)
         _clear(folder)
     checkpoint = _where_to_go_on(cfg, folder)
-    files.remove_leftovers(folder)
     _write_config(folder, cfg, origins)
     earlier = read_facts(folder) if checkpoint else {}
     write_facts(
@@ -115,14 +117,21 @@ def _lock(folder: Path) -> IO[str]:
     except OSError as problem:
         raise OptionError(f"output_dir: {folder / LOCK} cannot be opened: {problem.strerror}") from problem
     lock = os.fdopen(opened, "r+", encoding="utf-8")
+    holder = lock.read().strip()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_taken = False
+    except BlockingIOError:
+        is_taken = True
     except OSError as problem:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
-        raise RunError(
-            f"output_dir: {folder} is in use by {holder}; wait for it, or choose another output_dir"
-        ) from problem
+        is_taken = _is_alive(holder)
+        warn(
+            "output_dir",
+            f"the file system of {folder} has no locks ({problem.strerror}): a second run in it is noticed only on this machine",
+        )
+    if is_taken:
+        holder = holder or "another process"
+        raise RunError(f"output_dir: {folder} is in use by {holder}; wait for it, or choose another output_dir")
     lock.seek(0)
     lock.truncate()
     lock.write(
@@ -130,6 +139,21 @@ def _lock(folder: Path) -> IO[str]:
     )
     lock.flush()
     return lock
+
+
+def _is_alive(holder: str) -> bool:
+    """Whether the process that a lock names runs on this machine.  Its number may have been given to another since: then a
+    folder is refused that is free, which is the lesser evil."""
+    named = re.match(r"process (\d+) on (\S+),", holder)
+    if named is None or named[2] != socket.gethostname() or int(named[1]) == os.getpid():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _clear(folder: Path) -> None:
@@ -207,6 +231,11 @@ def _where_to_go_on(cfg: Config, folder: Path) -> Path | None:
         return checkpoint
     if facts.get("status") == "finished":
         raise OptionError(f"output_dir: {folder} holds a finished run without a whole checkpoint to go on from")
+    if damaged := checkpoints.every(folder):
+        raise RunError(
+            f"output_dir: {folder} holds {len(damaged)} checkpoint{'s' * (len(damaged) > 1)} and none is whole, so no run can "
+            "go on from there; choose another output_dir, or set overwrite_output_dir: true to start anew"
+        )
     note("output_dir", f"{folder} holds a run that stopped before its first checkpoint; starting from the beginning")
     _clear(folder)
     return None

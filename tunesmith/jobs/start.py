@@ -24,6 +24,7 @@ def train_command(arguments: list[str]) -> int:
     count = process_count(loaded)
     if count > 1 and not processes.is_worker():
         return processes.launch(count, "train", arguments)
+    _end_on_signal()
     # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
@@ -81,6 +82,12 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _end_on_signal() -> None:
+    """Until the trainer listens, Ctrl-C and SIGTERM end the process at once and without a traceback: nothing was written."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda signum, _: os._exit(128 + signum))
 
 
 def _end_with_parent() -> None:

@@ -46,6 +46,8 @@ class Position:
     """Where a stream of rows stands behind the step; empty for rows that were prepared before."""
     compiled: bool = False
     """Whether the run computes with compiled functions, whose bits are others."""
+    evaluation: dict[str, float] = field(default_factory=dict)
+    """What was found at this very step, so that a run that is killed behind its last step does not evaluate twice."""
     log_history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -66,18 +68,22 @@ def save(
     states = runtime.random_states()
     with runtime.main_first() as is_main:
         if is_main:
-            partial = files.folder_beside(final)
-            write_model(partial)
-            if optimizer is not None:
-                tensors, described = optimizer_state(optimizer)
-                save_file(tensors, partial / "optimizer.safetensors")
-                save_file(states, partial / "random.safetensors")
-                plan = {"optimizer": described, "schedule": _plain(schedule.state_dict())}
-                (partial / "optimizer.json").write_text(json.dumps(plan), encoding="utf-8")
-            (partial / POSITION).write_text(json.dumps(dataclasses.asdict(position), indent=1), encoding="utf-8")
-            checkpoints.write_manifest(partial)
-            files.publish_folder(partial, final)
+            with files.only_one_to(final) as partial:
+                write_model(partial)
+                if optimizer is not None:
+                    _write_optimizer(partial, optimizer, schedule)
+                    save_file(states, partial / "random.safetensors")
+                (partial / POSITION).write_text(json.dumps(dataclasses.asdict(position), indent=1), encoding="utf-8")
+                checkpoints.write_manifest(partial)
+                files.publish_folder(partial, final)
     return final
+
+
+def _write_optimizer(folder: Path, optimizer: Optimizer, schedule: LRScheduler) -> None:
+    tensors, described = optimizer_state(optimizer)
+    save_file(tensors, folder / "optimizer.safetensors")
+    plan = {"optimizer": described, "schedule": _plain(schedule.state_dict())}
+    (folder / "optimizer.json").write_text(json.dumps(plan), encoding="utf-8")
 
 
 def load(

@@ -10,12 +10,13 @@ The rows of the logs live in one list that each checkpoint stores.  Going on fro
 the logs of a run that was interrupted have the rows of one that was not, each once.
 """
 
+import errno
 import json
 import math
 import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -85,13 +86,18 @@ class Record:
         self._events = folder / EVENTS
         self._number = _mend(self._events)
         if history is not None:
-            write_beside(folder / TRAINER_LOG, "".join(_line(self._row(entry)) for entry in history))
+            self._write_rows()
+        self._works = True
+        """Whether everything could be written so far; the first line that can't is told of."""
+        self._lacks_rows = False
+        """Whether the log on disk lacks rows."""
         self._stop_listening = log.listen(self._hear)
 
     def event(self, kind: str, **data: Any) -> None:
         """Append `{"number": ..., "time": ..., "kind": kind, ...}` to `events.jsonl`.  Numbers start at 1."""
-        self._number += 1
-        _append(self._events, _line({"number": self._number, "time": _now(), "kind": kind, **data}))
+        line = _line({"number": self._number + 1, "time": _now(), "kind": kind, **data})
+        if self._try(lambda: _append(self._events, line)):
+            self._number += 1
 
     def log(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
         """Write a log row: `metrics` after `step` optimizer steps and `seconds` of training, over all starts.
@@ -102,7 +108,7 @@ class Record:
         """
         entry = {**metrics, "step": step, "seconds": seconds}
         self.history.append(entry)
-        _append(self.folder / TRAINER_LOG, _line(self._row(entry)))
+        self._lacks_rows = not self._try(self._write_rows if self._lacks_rows else lambda: self._add_row(entry))
         self.event("log", step=step, total_steps=self.total_steps, seconds=seconds, metrics=dict(metrics))
         shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
         self._write_log(f"step {step}/{self.total_steps}: {shown}")
@@ -131,6 +137,8 @@ class Record:
 
     def close(self) -> None:
         """Finish the trackers and stop listening."""
+        if self._lacks_rows:
+            self._try(self._write_rows)
         self._stop_listening()
         for tracker in self._trackers:
             tracker.close()
@@ -163,12 +171,31 @@ class Record:
             row |= {"throughput": round(tokens / seconds, 2) if seconds else 0.0, "total_tokens": int(tokens)}
         return row
 
+    def _write_rows(self) -> None:
+        write_beside(self.folder / TRAINER_LOG, "".join(_line(self._row(entry)) for entry in self.history))
+
+    def _add_row(self, entry: Mapping[str, Any]) -> None:
+        _append(self.folder / TRAINER_LOG, _line(self._row(entry)))
+
+    def _try(self, write: Callable[[], None]) -> bool:
+        """Write, if that can be done.  Training does not end for a line of a log: the rows are in memory and in checkpoints,
+        and the log is written whole once there is room."""
+        try:
+            write()
+        except OSError as problem:
+            if self._works:
+                self._works = False  # first, as the warning is heard here too
+                log.warn(str(self.folder), f"a log can't be written: {problem.strerror}; training goes on without it")
+            return False
+        return True
+
     def _hear(self, line: str) -> None:
         self._write_log(line)
         self.event("message", text=line)
 
     def _write_log(self, text: str) -> None:
-        _append(self.folder / RUN_LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        self._try(lambda: _append(self.folder / RUN_LOG, line))
 
 
 class NoRecord(Record):
@@ -243,9 +270,13 @@ def _mend(events: Path) -> int:
 
 
 def _append(path: Path, text: str) -> None:
-    """Add `text` to a file in one write, so that a reader and a kill find it whole or not at all."""
+    """Add `text` to a file in one write, so that a reader and a kill find it whole or not at all.  Raises OSError when the
+    disk is full, the file as it was."""
     with open(path, "ab", buffering=0) as file:
-        file.write(text.encode())
+        before, data = file.tell(), text.encode()
+        if file.write(data) != len(data):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _line(data: Mapping[str, Any]) -> str:

@@ -25,8 +25,6 @@ class Hooks:
         self.timetable, self.position, self.between, self.loss_limit = timetable, position, between, loss_limit
         self.stopped = False
         """True when somebody stopped the run before its last step."""
-        self.evaluation: dict[str, float] = {}
-        """The last evaluation's results, if it was made at the last step."""
         self._clock = time.perf_counter()
 
     def after(self, step: Step) -> bool:
@@ -40,7 +38,7 @@ class Hooks:
             self.between.log(step, loss)
         if self.loss_limit is not None and step.loss > self.loss_limit:
             raise RunError(f"step {here.step}: the loss is {step.loss:.6g}, above loss_limit {self.loss_limit:.6g}")
-        self.evaluation = self.between.evaluate() if due.evaluates_at(here.step) else {}
+        here.evaluation = self.between.evaluate() if due.evaluates_at(here.step) else {}
         if due.saves_at(here.step) or step.stop:
             self.between.save()
         self._clock = time.perf_counter()  # what was done between steps is no training time

@@ -6,6 +6,7 @@ from pathlib import Path
 from tunesmith.config.load import Loaded
 from tunesmith.config.schema import Config
 from tunesmith.data.sample import IGNORED
+from tunesmith.files import is_full
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
@@ -35,8 +36,12 @@ def run(loaded: Loaded) -> int:
         say("Everything needed is there; with do_train: true this trains.")
         return 0
     except Stopped as stopped:
-        warn("stopped", f"by {stopped} before the first step; nothing was trained")
+        warn("stopped", f"by {stopped}; {'nothing was trained' if stops.is_early else 'training was over'}")
         return stops.exit_code
+    except OSError as problem:
+        if not is_full(problem):
+            raise
+        raise RunError(f"the disk is full: {problem}") from problem
 
 
 def read(loaded: Loaded) -> Inputs:
@@ -120,9 +125,12 @@ def fit(session: Session, stops: Stops) -> bool:
 def close(place: Place, runtime: Runtime, cfg: Config, status: str) -> None:
     """Say in `run.json` how the run ended, and draw its loss however it ended."""
     if runtime.is_main:
-        runs.add_facts(place.folder, status=status, ended=runs.now())
-        if cfg.train.plot_loss:
-            plot_loss(place.folder)
+        try:
+            runs.add_facts(place.folder, status=status, ended=runs.now())
+            if cfg.train.plot_loss:
+                plot_loss(place.folder)
+        except OSError as problem:  # why the run ended is what the user must read
+            warn(runs.FACTS, f"{place.folder} can't be written: {problem.strerror}")
 
 
 def look(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:

@@ -18,12 +18,13 @@ from tunesmith.data.ahead import Ahead
 from tunesmith.data.batches import Window
 from tunesmith.data.pack import Packed
 from tunesmith.estimate.memory import Memory
+from tunesmith.estimate.state import state
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
-from tunesmith.train import checkpoint, compiling, loop, memory, trackers
+from tunesmith.train import checkpoint, compiling, loop, memory, room, trackers
 from tunesmith.train.card import Card, write_card
 from tunesmith.train.checkpoint import Position
 from tunesmith.train.evaluate import evaluate_all
@@ -59,6 +60,7 @@ class Session:
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
         self.memory = self._settle_memory()
+        self.checkpoint_bytes = self._settle_room() if runtime.is_main else 0
         compiles = self._settle_compiling()
         runtime.seed("dropout", cfg.train.seed)
         self.position = Position(
@@ -68,7 +70,6 @@ class Session:
             self.position = self._restore(place.checkpoint)
         self._place_behind = self.position.place
         """The place behind the rows of the step that is being made."""
-        self.evaluation: dict[str, float] = {}
         self.record = self._open_record() if runtime.is_main else NoRecord()
         self.progress = Progress("training", self.due.total, self.position.step, disable=cfg.train.disable_tqdm)
 
@@ -100,7 +101,6 @@ class Session:
                 asked_to_stop=lambda: stops.signum is not None,
                 on_step=hooks.after,
             )
-        self.evaluation = hooks.evaluation
         return hooks
 
     def _built(self) -> Iterator[Window]:
@@ -156,34 +156,36 @@ class Session:
     def save(self) -> None:
         """Publish a checkpoint of this step, and remove those beyond `save_total_limit`."""
         self.position.log_history = self.record.history
-        saved = checkpoint.save(
-            self.place.folder,
-            self.position,
-            None if self.cfg.train.save_only_model else self.optimizer,
-            self.schedule,
-            self.runtime,
-            self._write_checkpoint,
-        )
+        with room.told(self.position.step, self.place.folder, self.checkpoint_bytes):
+            saved = checkpoint.save(
+                self.place.folder,
+                self.position,
+                None if self.cfg.train.save_only_model else self.optimizer,
+                self.schedule,
+                self.runtime,
+                self._write_checkpoint,
+            )
         if self.runtime.is_main:
-            checkpoints.keep_newest(self.place.folder, self.cfg.train.save_total_limit)
+            checkpoints.keep_newest(self.place.folder, self.cfg.train.save_total_limit, self.position.step)
         self.record.event("checkpoint", step=self.position.step, path=saved.name)
 
     def finish(self) -> None:
         """Evaluate once more if the last step did not, and write the tuned model, the results and the state."""
         here = self.position
-        if self.inputs.prepared.evals and not self.evaluation:
-            self.evaluation = self.evaluate()
+        if self.inputs.prepared.evals and not here.evaluation:
+            here.evaluation = self.evaluate()
         results: dict[str, float] = {"epoch": self.epoch, "train_loss": here.loss_sum / max(here.step, 1)}
         results |= speed("train", seconds=here.seconds, samples=here.rows, steps=here.step)
         if self.cfg.train.include_num_input_tokens_seen:
             results["num_input_tokens_seen"] = here.tokens
-        if self.runtime.is_main:
-            self._publish()
-        self.record.results("train", results)
-        if self.evaluation:
-            self.record.results("eval", {"epoch": self.epoch} | self.evaluation)
-        if self.runtime.is_main:
-            self._introduce()
+        with room.told(here.step, self.place.folder, self.checkpoint_bytes):
+            if self.runtime.is_main:
+                self._publish()
+            self.record.results("train", results)
+            if here.evaluation:
+                self.record.results("eval", {"epoch": self.epoch} | here.evaluation)
+            if self.runtime.is_main:
+                self._introduce()
 
     # -- how it is put back and written
 
@@ -206,6 +208,16 @@ class Session:
         )
         written = self.cfg.model.gradient_checkpointing
         return memory.settle(written, self.asked, self.objective, batch, self.optimizer, self.runtime)
+
+    def _settle_room(self) -> int:
+        """About what a checkpoint takes on the disk; a warning when those that are planned will not fit."""
+        train, tokenizer = self.cfg.train, self.inputs.source.folder / "tokenizer.json"
+        kept = 0 if train.save_only_model else state(self.optimizer).kept
+        size = room.checkpoint_bytes(self.model, kept, tokenizer.stat().st_size if tokenizer.is_file() else 0)
+        went_on = self.place.checkpoint
+        done = 0 if went_on is None else checkpoint.read_position(went_on).step
+        room.warn_of_too_little(self.place.folder, size, self.due, done, train.save_total_limit)
+        return size
 
     def _settle_compiling(self) -> bool:
         """Whether functions are compiled: as options say, else as the checkpoint's run did, else where it earns time."""

@@ -19,6 +19,8 @@ class Stops:
     def __init__(self) -> None:
         self.signum: int | None = None
         self._waiting = False
+        self.is_early = True
+        """True until there are steps."""
 
     def listen(self) -> None:
         """Take over both signals; outside `wait_for_step` the first one raises Stopped."""
@@ -28,6 +30,7 @@ class Stops:
     def wait_for_step(self) -> None:
         """From here on the first signal only sets `signum`; the loop looks at it between steps."""
         self._waiting = True
+        self.is_early = False
 
     def wait_no_more(self) -> None:
         """From here on the first signal raises again."""
