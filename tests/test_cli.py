@@ -99,6 +99,23 @@ def test_errors_become_sentences_and_exit_codes(monkeypatch, capsys, problem, co
     assert capsys.readouterr().err == said
 
 
+def test_exit_codes_are_told_in_help_and_on_their_page(capsys, repo):
+    page = (repo / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert cli.main(["help", "exit-codes"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told == {str(code): meaning for code, meaning in cli.EXIT_CODES.items()}
+    assert all(f"| {code} | {meaning} |" in page for code, meaning in told.items())
+    classes = [each for each in vars(log).values() if isinstance(each, type) and issubclass(each, log.TunesmithError)]
+    assert {each.exit_code for each in classes} <= cli.EXIT_CODES.keys()
+
+
+@pytest.mark.parametrize("problem", [MemoryError("no room"), type("OutOfMemoryError", (RuntimeError,), {})("no room")])
+def test_out_of_memory_has_its_own_code(monkeypatch, capsys, problem):
+    monkeypatch.setattr(cli, "_function", fails_with(problem))
+    assert cli.main(["train"]) == 4
+    assert capsys.readouterr().err == "out of memory: no room\n"
+
+
 @pytest.mark.parametrize("problem", [log.DataError("row 3"), ValueError("odd")])
 def test_a_traceback_is_shown_when_asked_for(monkeypatch, capsys, problem):
     monkeypatch.setattr(cli, "_function", fails_with(problem))

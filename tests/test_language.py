@@ -6,7 +6,7 @@ from pathlib import Path
 import english
 import pytest
 
-from tunesmith import language, log
+from tunesmith import cli, language, log
 
 PACKAGE = Path(log.__file__).parent
 TEXTS = english.sentences(PACKAGE)
@@ -195,3 +195,46 @@ def test_notes_and_errors_are_told_in_chinese_also_to_listeners(capsys, in_engli
         == "提示: seed: 为空；请写一个值\n命令行: --seed: 重复给出\n共 1 个问题；未启动任何任务。\n"
     )
     assert heard[0] == "提示: seed: 为空；请写一个值"
+
+
+ERRORS = [
+    ("train --seed", 2, "命令行: --seed: 缺少值"),
+    ("train nothing.yaml", 2, "命令行: 文件 'nothing.yaml' 不存在；'.' 中有 "),
+    ("train --learning_rate -1", 2, "命令行: --learning_rate: 必须大于 0，实际为 -1"),
+    ("train optim=adamx", 2, "命令行: optim: 未知的 optimizer 'adamx'；是否想写 'adamax'？可用值: adamw_torch, "),
+    ("train --streaming", 2, "命令行: --streaming: 需要设置 max_steps"),
+    ("train my.yaml", 2, "my.yaml:1: 不是有效的 YAML: 含有制表符；请用空格缩进"),
+    ("trian", 2, "未知命令 'trian'；是否想写 'train'？"),
+    ("explain lora_rnk", 2, "explain: 未知选项 'lora_rnk'；是否想写 'lora_rank'？"),
+    ("inspect --row", 2, "--row: 缺少值: --row N,N"),
+    (
+        "lint dataset=nobody",
+        2,
+        "dataset: 'nobody' 不是文件，也没有登记数据集名称的 data/dataset_info.json（dataset_dir）",
+    ),
+    ("lint dataset=half.json", 3, "half.json: 第 1 行第 "),
+    ("lint dataset=empty.json", 3, "empty.json: 没有任何数据行"),
+    ("lint dataset=twice.csv", 3, "twice.csv: 第 1 行中列名 'a' 重复"),
+    ("lint dataset=rows.odd", 3, "rows.odd: 未知的文件类型；支持 "),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "beginning"), ERRORS)
+def test_errors_of_commands(command, code, beginning, tmp_path, monkeypatch, capsys, in_english):
+    files = {
+        "my.yaml": "\tseed: 1",
+        "half.json": '[{"text": "a"}',
+        "empty.json": "[]",
+        "twice.csv": "a,a\n1,2\n",
+        "rows.odd": "a",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command.split()) == code
+    in_english_words = capsys.readouterr().err
+    monkeypatch.setenv("TUNESMITH_LANG", "zh")
+    assert cli.main(command.split()) == code
+    told = capsys.readouterr().err
+    assert any(line.startswith(beginning) for line in told.splitlines()), told
+    assert len(told.splitlines()) == len(in_english_words.splitlines())

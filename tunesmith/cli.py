@@ -44,7 +44,23 @@ WITH_OPTIONS = ("train", "chat", "export", "inspect", "lint", "doctor")
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}
 
-INTERRUPTED, BROKEN_PIPE, INTERNAL_ERROR, WRONG_USE = 130, 141, 1, 2
+EXIT_CODES = {
+    0: "done",
+    1: "the run had to stop: a number that is not finite, a folder in use, a failure of the program itself",
+    2: "an option, a file of options, a dataset's name or a model's folder is wrong; nothing was started",
+    3: "a data file is wrong, or no row can be trained on; `lint` found errors, `inspect --fail-if` a limit passed",
+    4: "out of memory",
+    5: "an optional package is missing; the message has the command that installs it",
+    130: "stopped by Ctrl-C (SIGINT)",
+    141: "the reader of the output left, such as `head`",
+    143: "stopped by SIGTERM",
+}
+"""Exit code -> when a command ends with it.  Those of errors are their classes' own."""
+
+INTERRUPTED, BROKEN_PIPE, INTERNAL_ERROR, WRONG_USE, OUT_OF_MEMORY = 130, 141, 1, 2, 4
+
+ABOUT_EXIT_CODES = "exit-codes"
+"""What `help` explains beside the commands."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,8 +125,11 @@ def _failure(problem: Exception, words: list[str]) -> int:
     if isinstance(problem, log.TunesmithError):
         log.error(str(problem))
         return problem.exit_code
+    text = log.redacted(" ".join(str(problem).split()))[:500]
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":  # torch's, known by name only
+        log.error(f"out of memory: {text}")
+        return OUT_OF_MEMORY
     if not tells_all:
-        text = log.redacted(" ".join(str(problem).split()))[:500]
         log.error(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)")
     return INTERNAL_ERROR
 
@@ -124,7 +143,10 @@ def version_command(words: list[str]) -> int:
 
 
 def help_command(words: list[str]) -> int:
-    """Print the list of commands, or the help of the one named."""
+    """Print the list of commands, the help of the one named, or what exit codes mean."""
+    if words == [ABOUT_EXIT_CODES]:
+        print("\n".join(f"{code:>3}  {meaning}" for code, meaning in EXIT_CODES.items()))
+        return 0
     if words:
         command = words[0]
         if command not in COMMANDS:
@@ -142,4 +164,5 @@ def help_command(words: list[str]) -> int:
     print("  tunesmith train my.yaml learning_rate=1e-4 --lora_rank 16\n")
     print("\n".join(["Commands:", *lines]))
     print("\n`tunesmith train --help` lists every option; `tunesmith explain lora_rank` explains one.")
+    print(f"`tunesmith help {ABOUT_EXIT_CODES}` says what a command ends with.")
     return 0

@@ -32,6 +32,13 @@ PLAIN_VALUE = re.compile(r"|'[^']*'|[-+]?(?:[\d.,e+-]+%?|\.?inf|\.?nan)|\[.*\]|\
 """What needs no translation where words of ours could stand."""
 
 
+NAMES = re.compile(rf"(?:[^ ]|, )*|{PLAIN_VALUE.pattern}", re.DOTALL)
+"""What may be a value where many sentences would fit."""
+
+FEW_LETTERS = 12
+"""A pattern with fewer letters of its own, such as `{} has no {}`, fits many sentences, so its values must be NAMES."""
+
+
 def of_surroundings() -> str:
     """`zh` where the environment asks for Chinese, else `en`."""
     named = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
@@ -74,15 +81,14 @@ def chinese(told: str) -> str:
 
 def _sentence(text: str) -> str | None:
     """The Chinese for a sentence, a list of sentences, or one behind the place that it is about."""
-    meant: tuple[str, list[str]] | None = None
-    for pattern, pieces in _patterns():
-        for values in _values(pieces, text) if all(piece in text for piece in pieces[::2]) else ():
-            words = [value for kind, value in zip(pieces[1::2], values, strict=True) if kind == "{text}"]
-            if all(PLAIN_VALUE.fullmatch(one) or _sentence(one) for one in words):
-                return _filled(pattern, values)
-            meant = meant or (pattern, values)
-    if meant:
-        return _filled(*meant)
+    place, rest = "", text
+    while not any(end in place for end in LIST_ENDS):
+        if found := _matched(rest):
+            return place + found
+        head, colon, rest = rest.partition(": ")
+        if not colon:
+            break
+        place += head + colon
     for end in LIST_ENDS:
         several = [_sentence(one) for one in text.split(end)] if end in text else [None]
         if all(several):
@@ -90,6 +96,20 @@ def _sentence(text: str) -> str | None:
     place, colon, rest = text.partition(": ")
     found = _sentence(rest) if colon else None
     return f"{place}: {found}" if found else None
+
+
+def _matched(text: str) -> str | None:
+    """The Chinese for a sentence that fits a pattern as a whole."""
+    meant: tuple[str, list[str]] | None = None
+    for pattern, pieces, is_weak in _patterns():
+        for values in _values(pieces, text) if all(piece in text for piece in pieces[::2]) else ():
+            held = list(zip(pieces[1::2], values, strict=True))
+            if is_weak and any(kind == "{}" and not NAMES.fullmatch(value) for kind, value in held):
+                continue
+            if all(PLAIN_VALUE.fullmatch(one) or _sentence(one) for kind, one in held if kind == "{text}"):
+                return _filled(pattern, values)
+            meant = meant or (pattern, values)
+    return _filled(*meant) if meant else None
 
 
 def _values(pieces: list[str], text: str, is_first: bool = True) -> Iterator[list[str]]:
@@ -133,9 +153,10 @@ def table() -> dict[str, str]:
 
 
 @cache
-def _patterns() -> list[tuple[str, list[str]]]:
-    """Each pattern, and its words and holes in turn; the one with the most words of its own first, of those with as many
-    the one with the fewest holes."""
+def _patterns() -> list[tuple[str, list[str], bool]]:
+    """Each pattern, its words and holes in turn, and whether it has few words of its own.  The one with the most comes
+    first, of those with as many the one with the fewest holes."""
     pieces = {pattern: HOLE.split(pattern) for pattern in table()}
     letters = {pattern: sum(len(piece.replace(" ", "")) for piece in pieces[pattern][::2]) for pattern in pieces}
-    return sorted(pieces.items(), key=lambda item: (-letters[item[0]], len(item[1])))
+    ordered = sorted(pieces.items(), key=lambda item: (-letters[item[0]], len(item[1])))
+    return [(pattern, parts, letters[pattern] < FEW_LETTERS) for pattern, parts in ordered]

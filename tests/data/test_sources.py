@@ -1,5 +1,6 @@
 """Names lead to the right rows, and a wrong name or key is told with its nearest neighbour."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -276,6 +277,13 @@ def test_an_entry_may_name_a_file_on_another_file_system(write: Write, tmp_path:
 def test_a_dataset_of_modelscope_says_what_to_install(folder: Path) -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'tunesmith\[modelscope\]'"):
         rows(one("modelscope", folder))
+
+
+def test_an_address_says_what_to_install(tmp_path: Path) -> None:
+    if importlib.util.find_spec("s3fs") is not None:
+        pytest.skip("s3fs is installed")
+    with pytest.raises(MissingExtra, match=r"s3://b/x\.json: needs a package: pip install s3fs"):
+        rows(one("s3://b/x.json", tmp_path))
 
 
 def test_an_entry_with_both_hubs_asks_the_one_the_environment_prefers(

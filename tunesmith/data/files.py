@@ -155,7 +155,21 @@ def _open(path: str, meter: Meter) -> IO[bytes]:
     try:
         return fsspec.open(path, "rb").open()
     except ImportError as reason:
-        raise MissingExtra(f"{path}: {reason}") from reason
+        package = _READ_BY.get(path.partition("://")[0])
+        raise MissingExtra(f"{path}: needs a package: {f'pip install {package}' if package else reason}") from reason
+
+
+_READ_BY = {
+    "http": "'tunesmith[http]'",
+    "https": "'tunesmith[http]'",
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+}
+"""Protocol of an address -> the package that fsspec reads it with, when that is not among ours."""
 
 
 def _open_zstd(stream: IO[bytes]) -> IO[bytes]:
