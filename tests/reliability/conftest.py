@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from exact import options, run, talks  # noqa: F401 - fixtures
+from faulty import faults_library, faulty  # noqa: F401 - fixtures
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before its library is imported
 
 from tunesmith import cli
 from tunesmith.config.load import DEBUG_VARIABLE, PARENT_VARIABLE

@@ -88,7 +88,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_in_silence(run: Run)
         flip(checkpoint / "trained.safetensors")
     folder.add_facts(place, status="running")
     with pytest.raises(
-        RunError, match="holds 2 checkpoints and none is whole.*overwrite_output_dir: true to start anew"
+        RunError, match=r"holds 2 checkpoints and none is whole.*overwrite_output_dir: true to start anew"
     ):
         run("run", save_steps=3)
     assert len(checkpoints.every(place)) == 2

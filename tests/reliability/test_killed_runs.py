@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from exact import assert_equal
-from faulty import Ended, Fault, Faulty, faults_library, faulty  # noqa: F401 - fixtures
+from faulty import Ended, Fault, Faulty
 
 POINTS, SAMPLE = 100, 8
 """Operations at which a run is killed, spread evenly; those of a quick test."""
