@@ -238,3 +238,11 @@ def test_errors_of_commands(command, code, beginning, tmp_path, monkeypatch, cap
     told = capsys.readouterr().err
     assert any(line.startswith(beginning) for line in told.splitlines()), told
     assert len(told.splitlines()) == len(in_english_words.splitlines())
+
+
+@pytest.mark.parametrize(
+    "part", ["x: ", "a, b; ", "is ", "must be ", "unknown option '", "{} holds {} is ' ", "has no , and more; "]
+)
+def test_no_line_is_read_for_ever(part):
+    """A line in which many patterns could begin is read in few tries: this ends, or it hangs."""
+    assert language.chinese(part * 200)

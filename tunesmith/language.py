@@ -9,8 +9,8 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from functools import cache
-from itertools import pairwise
+from functools import cache, lru_cache
+from itertools import islice, pairwise
 from pathlib import Path
 
 from tunesmith import log
@@ -25,6 +25,7 @@ HOLE = re.compile(r"(\{(?:text|s)?\})")
 LIST_ENDS = ("; ", ", ")
 """What stands between the sentences of a list."""
 
+PLACE_ENDS = re.compile("[:;] ")
 NEXT_BEGINS = re.compile(r"$|[;,] | \(| in |'")
 """How words begin that are put right behind a value."""
 
@@ -34,6 +35,12 @@ PLAIN_VALUE = re.compile(r"|'[^']*'|[-+]?(?:[\d.,e+-]+%?|\.?inf|\.?nan)|\[.*\]|\
 
 NAMES = re.compile(rf"(?:[^ ]|, )*|{PLAIN_VALUE.pattern}", re.DOTALL)
 """What may be a value where many sentences would fit."""
+
+DEEPEST = 5
+"""Sentences within sentences."""
+
+MOST_READINGS = 20
+"""Ways to read a line as one pattern that are tried, so that no line takes long."""
 
 FEW_LETTERS = 12
 """A pattern with fewer letters of its own, such as `{} has no {}`, fits many sentences, so its values must be NAMES."""
@@ -79,37 +86,47 @@ def chinese(told: str) -> str:
     return "\n".join(_sentence(line) or line for line in told.split("\n"))
 
 
-def _sentence(text: str) -> str | None:
-    """The Chinese for a sentence, a list of sentences, or one behind the place that it is about."""
-    place, rest = "", text
-    while not any(end in place for end in LIST_ENDS):
-        if found := _matched(rest):
-            return place + found
-        head, colon, rest = rest.partition(": ")
-        if not colon:
-            break
-        place += head + colon
+@lru_cache(maxsize=1000)
+def _sentence(text: str, depth: int = DEEPEST) -> str | None:
+    """The Chinese for a sentence, a list of sentences, or either behind the place that it is about."""
+    if depth == 0:
+        return None
+    for read in (_matched, _listed):
+        place, rest = "", text
+        while not any(end in place for end in LIST_ENDS):
+            if found := read(rest, depth):
+                return place + found
+            head, colon, rest = rest.partition(": ")
+            if not colon:
+                break
+            place += head + colon
+    return None
+
+
+def _listed(text: str, depth: int) -> str | None:
+    """The Chinese for sentences in a row, if there is one for each."""
     for end in LIST_ENDS:
-        several = [_sentence(one) for one in text.split(end)] if end in text else [None]
-        if all(several):
-            return end.join(filter(None, several))
-    place, colon, rest = text.partition(": ")
-    found = _sentence(rest) if colon else None
-    return f"{place}: {found}" if found else None
+        found = [_sentence(one, depth - 1) for one in text.split(end)] if end in text else []
+        if found and all(found):
+            return end.join(filter(None, found))
+    return None
 
 
-def _matched(text: str) -> str | None:
+@lru_cache(maxsize=1000)
+def _matched(text: str, depth: int) -> str | None:
     """The Chinese for a sentence that fits a pattern as a whole."""
     meant: tuple[str, list[str]] | None = None
     for pattern, pieces, is_weak in _patterns():
-        for values in _values(pieces, text) if all(piece in text for piece in pieces[::2]) else ():
+        if not text.endswith(pieces[-1]) or not all(piece in text for piece in pieces[::2]):
+            continue
+        for values in islice(_values(pieces, text), MOST_READINGS):
             held = list(zip(pieces[1::2], values, strict=True))
             if is_weak and any(kind == "{}" and not NAMES.fullmatch(value) for kind, value in held):
                 continue
-            if all(PLAIN_VALUE.fullmatch(one) or _sentence(one) for kind, one in held if kind == "{text}"):
-                return _filled(pattern, values)
+            if all(PLAIN_VALUE.fullmatch(one) or _sentence(one, depth - 1) for kind, one in held if kind == "{text}"):
+                return _filled(pattern, values, depth)
             meant = meant or (pattern, values)
-    return _filled(*meant) if meant else None
+    return _filled(*meant, depth) if meant else None
 
 
 def _values(pieces: list[str], text: str, is_first: bool = True) -> Iterator[list[str]]:
@@ -117,24 +134,27 @@ def _values(pieces: list[str], text: str, is_first: bool = True) -> Iterator[lis
     words, *rest = pieces
     if not text.startswith(words):
         return
+    text = text.removeprefix(words)
     if not rest:
-        if text == words:
+        if not text:
             yield []
         return
-    text = text.removeprefix(words)
-    for end in range(len(text) + 1):
-        if text.startswith(rest[1], end) and (rest[1] or len(rest) == 2 or NEXT_BEGINS.match(text, end)):
+    following = rest[1]
+    end = len(text) - len(following) if len(rest) == 2 else 0
+    while (end := text.find(following, max(end, 0))) >= 0:
+        if following or len(rest) == 2 or NEXT_BEGINS.match(text, end):
+            # What stands before `: ` at the beginning is a place, and not translated.
+            if is_first and not words and PLACE_ENDS.search(text, 0, end + 1):
+                return
             yield from ([text[:end], *more] for more in _values(rest[1:], text[end:], False))
-        # What stands before `: ` at the beginning is a place, and not translated.
-        if is_first and not words and text.startswith((": ", "; "), end):
-            return
+        end += 1
 
 
-def _filled(pattern: str, values: list[str]) -> str:
+def _filled(pattern: str, values: list[str], depth: int) -> str:
     """The Chinese sentence of a pattern with the values in their places."""
     kinds = HOLE.findall(pattern)
     given = [
-        (_sentence(value) if kind == "{text}" else None) or value
+        (_sentence(value, depth - 1) if kind == "{text}" else None) or value
         for kind, value in zip(kinds, values, strict=True)
         if kind != "{s}"
     ]
