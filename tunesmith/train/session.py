@@ -186,6 +186,8 @@ class Session:
                 self.record.results("eval", {"epoch": self.epoch} | here.evaluation)
             if self.runtime.is_main:
                 self._introduce()
+                # Once more, for a run that was killed between its last checkpoint and this.
+                checkpoints.keep_newest(self.place.folder, self.cfg.train.save_total_limit)
 
     # -- how it is put back and written
 
