@@ -63,3 +63,9 @@ def test_nothing_is_begun_without_time(gpu: ModuleType, capsys: pytest.CaptureFi
         patch.setattr(sys, "argv", ["gpu.py", "--tiny", "--minutes", "0"])
         assert gpu.main() == 0
     assert "left out for want of time" in capsys.readouterr().out
+
+
+def test_products_are_measured_on_a_small_layer() -> None:
+    command = [sys.executable, "benchmarks/products.py", "--tiny", "--tokens", "32"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.splitlines()[-1].startswith("| 32 | ")

@@ -24,7 +24,7 @@ TIMES = ("elapsed_time", "remaining_time", "throughput", "seconds", "time", "num
 
 POSITION_TIMES = ("seconds", "evaluation", "log_history")
 
-WORDS = "the cat sat on a mat and saw seven small blue birds over one sea".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "seven", "small", "blue", "birds", "over", "one", "sea"]
 
 Run = Callable[..., Path]
 
@@ -120,7 +120,9 @@ def assert_same_tensors(one: Path, other: Path) -> None:
     first, second = load_file(one), load_file(other)
     assert first.keys() == second.keys()
     for name, tensor in first.items():
-        assert torch.equal(tensor.reshape(-1).view(torch.uint8), second[name].reshape(-1).view(torch.uint8)), f"{one.name}: {name}"
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), second[name].reshape(-1).view(torch.uint8)), (
+            f"{one.name}: {name}"
+        )
 
 
 def log_rows(run: Path) -> list[dict[str, Any]]:

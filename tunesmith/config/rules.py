@@ -335,12 +335,18 @@ def answers(asked: Asked) -> Iterator[Finding]:
     if asked.command != "train" or not written:
         return
     if not (data.val_size or data.eval_dataset):
-        yield Finding("error", (written[0], "eval_dataset"), "there are no rows to answer: set eval_dataset or val_size")
+        yield Finding(
+            "error", (written[0], "eval_dataset"), "there are no rows to answer: set eval_dataset or val_size"
+        )
     if train.stage == "pt":
-        yield Finding("error", (written[0], "stage"), "plain text, as in the stage pt, asks nothing that can be answered")
+        yield Finding(
+            "error", (written[0], "stage"), "plain text, as in the stage pt, asks nothing that can be answered"
+        )
     if data.train_on_prompt or not set(data.train_roles) <= set(ANSWERING):
         option = "train_on_prompt" if data.train_on_prompt else "train_roles"
-        text = f"where an answer begins is not known when prompts are trained too ({option}); answer in a run of its own"
+        text = (
+            f"where an answer begins is not known when prompts are trained too ({option}); answer in a run of its own"
+        )
         yield Finding("error", (written[0], option), text)
 
 
