@@ -68,6 +68,8 @@ EXTRAS = {
     "trackio": "trackio",
     "modelscope": "modelscope",
     "http": "aiohttp",
+    "metrics": "sacrebleu",
+    "liger": "liger-kernel",
 }
 """Extra -> the package it brings."""
 

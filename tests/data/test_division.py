@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.division import FILLER, Division, Way
+from tunesmith.data.division import FEWEST_TOKENS, FILLER, Division, Way
 
 WAYS: list[Way] = ["padded", "length_grouped", "token_budget"]
 ROW_TOKENS = 40
@@ -75,7 +75,9 @@ def test_merged_micro_batches_take_the_room_of_padded_ones_and_are_no_more(
     for window in division.epoch(lengths, 0):
         longest = ROW_TOKENS if way == "token_budget" else int(lengths[window].max())
         batches = division.micro_batches(window, lengths, 0)
-        assert all(lengths[rows].sum() <= batch_size * longest for rows in batches)
+        room = division.room(longest, lengths)
+        assert all(lengths[rows].sum() <= room for rows in batches)
+        assert room <= max(batch_size * longest, min(FEWEST_TOKENS, batch_size * int(lengths.max())))
         assert len(batches) <= len(padded.micro_batches(window, lengths, 0))
 
 

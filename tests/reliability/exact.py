@@ -1,5 +1,6 @@
 """Runs on tiny models within the test's own process: how they are started and stopped, and what of two must be equal."""
 
+import gc
 import json
 import os
 import random
@@ -47,6 +48,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     entries = {name.split(".")[0]: {"file_name": name} for name in files}
+    entries["text"] |= {"columns": {"prompt": "text"}}
     (folder / "dataset_info.json").write_text(json.dumps(entries), encoding="utf-8")
     return folder
 
@@ -68,10 +70,15 @@ def options(tiny_model: Path, talks: Path, tmp_path: Path) -> Callable[..., list
 
 @pytest.fixture
 def run(options: Callable[..., list[str]], tmp_path: Path) -> Run:
-    """`run("name", finetuning_type="full", ...)` trains and returns the folder; same name: the same command again."""
+    """`run("name", finetuning_type="full", ...)` trains and returns the folder; same name: the same command again.  `code`: how
+    it is to end, None for a kill."""
 
-    def start(name: str, *, code: int = 0, **written: Any) -> Path:
-        assert train_command(options(name, **written)) == code
+    def start(name: str, *, code: int | None = 0, **written: Any) -> Path:
+        try:
+            assert train_command(options(name, **written)) == code
+        except Killed:
+            assert code is None
+        gc.collect()  # as the system does with a process that is gone: its lock is free
         return tmp_path / name
 
     return start
@@ -138,6 +145,11 @@ def history(run: Path) -> dict[str, Any]:
 def logged_events(run: Path) -> list[dict[str, Any]]:
     """The log rows among the events, without times."""
     return [_timeless(event) for event in _lines(run / "events.jsonl") if event["kind"] == "log"]
+
+
+def last_step(run: Path) -> int:
+    """Steps of a run that is through."""
+    return int(history(run)["global_step"])
 
 
 def results(run: Path) -> dict[str, Any]:

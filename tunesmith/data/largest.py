@@ -17,9 +17,7 @@ def largest(lengths: np.ndarray, division: Division, steps: int) -> list[int]:
     windows = islice(division.epoch(lengths, 0), min(steps, LOOKED_AT))
     found, tokens = [int(lengths.argmax())], 0
     for rows in sorted(windows, key=lambda rows: -int(lengths[rows].max(initial=0))):
-        longest = int(lengths[rows].max(initial=0))
-        room = division.batch_size * (division.row_tokens if division.way == "token_budget" else longest)
-        if room <= tokens:
+        if division.room(int(lengths[rows].max(initial=0)), lengths) <= tokens:
             break
         for batch in division.micro_batches(rows, lengths, rank=0):
             size = _tokens(lengths[[row for row in batch if row != FILLER]], padded=division.padded)

@@ -23,7 +23,7 @@ from tunesmith.data.sample import Batch
 from tunesmith.log import OptionError
 from tunesmith.models.precision import resolve_compute_type
 
-MALLOC = {-3: 1 << 26, -1: (1 << 31) - 1, -2: 1 << 26}
+MALLOC = {-3: 5 << 24, -1: (1 << 31) - 1, -2: 1 << 26}
 """glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD -> bytes.  Blocks above the first, such as gradients of a
 vocabulary, do go back to the system: kept ones would be cut up by smaller ones, and the next would not fit anywhere."""
 
