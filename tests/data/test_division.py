@@ -75,9 +75,9 @@ def test_merged_micro_batches_take_the_room_of_padded_ones_and_are_no_more(
     for window in division.epoch(lengths, 0):
         longest = ROW_TOKENS if way == "token_budget" else int(lengths[window].max())
         batches = division.micro_batches(window, lengths, 0)
-        room = division.room(longest, lengths)
+        room = division.room(longest)
         assert all(lengths[rows].sum() <= room for rows in batches)
-        assert room <= max(batch_size * longest, min(FEWEST_TOKENS, batch_size * int(lengths.max())))
+        assert room <= max(batch_size * longest, min(FEWEST_TOKENS, batch_size * ROW_TOKENS))
         assert len(batches) <= len(padded.micro_batches(window, lengths, 0))
 
 
@@ -108,3 +108,12 @@ def test_unshuffled_windows_keep_the_order_of_the_data() -> None:
             list(range(min(window), max(window) + 1)) for window in epoch
         ]
         assert [min(window) for window in epoch] == sorted(min(window) for window in epoch)
+
+
+def test_short_rows_are_computed_together_up_to_what_long_ones_may_take() -> None:
+    lengths = np.full(12, 3, dtype=np.int32)
+    division = Division(2, 6, 1, 7, shuffle=False, row_tokens=9, padded=False, merged=True)
+    (window,) = division.epoch(lengths, 0)
+    assert [len(rows) for rows in division.micro_batches(window, lengths, 0)] == [6, 6]
+    wide = Division(2, 6, 1, 7, shuffle=False, row_tokens=1024, padded=False, merged=True)
+    assert wide.room(3) == FEWEST_TOKENS and wide.room(1000) == 2000

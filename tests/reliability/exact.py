@@ -118,7 +118,6 @@ def assert_equal(straight: Path, other: Path) -> None:
         assert first == second
     assert log_rows(straight) == log_rows(other)
     assert history(straight) == history(other)
-    # EV assert logged_events(straight) == logged_events(other)
     assert results(straight) == results(other)
 
 
@@ -140,11 +139,6 @@ def log_rows(run: Path) -> list[dict[str, Any]]:
 def history(run: Path) -> dict[str, Any]:
     """`trainer_state.json`, whose rows have no times."""
     return json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))
-
-
-def logged_events(run: Path) -> list[dict[str, Any]]:
-    """The log rows among the events, without times."""
-    return [_timeless(event) for event in _lines(run / "events.jsonl") if event["kind"] == "log"]
 
 
 def last_step(run: Path) -> int:

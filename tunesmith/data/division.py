@@ -15,8 +15,8 @@ NEIGHBOURS = 64
 """Windows among whose rows those of like length are looked for: more would group better and shuffle less."""
 
 FEWEST_TOKENS = 512
-"""Tokens that rows without padding are computed together up to in any case, as far as the run's longest rows take as much
-room: fewer leave any machine waiting."""
+"""Tokens that rows without padding are computed together up to in any case, as far as `batch_size` rows of `row_tokens` might
+take as much room: fewer leave any machine waiting."""
 
 Way = Literal["padded", "length_grouped", "token_budget"]
 
@@ -88,18 +88,18 @@ class Division:
             batches = _within(order, lengths, self.batch_size * self.row_tokens, padded=self.padded)
             shares = [batches[each :: self.ranks] for each in range(self.ranks)]
         elif self.merged:
-            room = self.room(int(lengths[rows].max()), lengths)
+            room = self.room(int(lengths[rows].max()))
             shares = [_level(rows[each :: self.ranks], lengths, room) for each in range(self.ranks)]
         else:
             return divide(rows, self.batch_size, self.ranks, rank)
         return shares[rank] + [[FILLER]] * (max(map(len, shares)) - len(shares[rank]))
 
-    def room(self, longest: int, lengths: np.ndarray) -> int:
+    def room(self, longest: int) -> int:
         """Most tokens of a micro-batch, padding included, in a window whose longest row has `longest`."""
         if self.way == "token_budget":
             return self.batch_size * self.row_tokens
         own = self.batch_size * longest
-        return max(own, min(FEWEST_TOKENS, self.batch_size * int(lengths.max()))) if self.merged else own
+        return max(own, min(FEWEST_TOKENS, self.batch_size * self.row_tokens)) if self.merged else own
 
     def _grouped(self, order: np.ndarray, lengths: np.ndarray, number: int) -> np.ndarray:
         """An epoch's order in which rows of a window are of like length, the longest first; the windows in random order,

@@ -17,7 +17,7 @@ def largest(lengths: np.ndarray, division: Division, steps: int) -> list[int]:
     windows = islice(division.epoch(lengths, 0), min(steps, LOOKED_AT))
     found, tokens = [int(lengths.argmax())], 0
     for rows in sorted(windows, key=lambda rows: -int(lengths[rows].max(initial=0))):
-        if division.room(int(lengths[rows].max(initial=0)), lengths) <= tokens:
+        if division.room(int(lengths[rows].max(initial=0))) <= tokens:
             break
         for batch in division.micro_batches(rows, lengths, rank=0):
             size = _tokens(lengths[[row for row in batch if row != FILLER]], padded=division.padded)
