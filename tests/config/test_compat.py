@@ -65,7 +65,13 @@ def test_tables_name_real_options_and_no_spelling_twice():
     assert len(spellings) == len(set(spellings))
     switched = {switch.option for switch in compat.SWITCHES.values()}
     tables = (compat.ALIASES, compat.RESPELLED, compat.CASELESS, rules.NOT_BUILT)
-    listed = {*compat.PATHS, *rules.NOT_BUILT_AT_ALL, *rules.LORA_ONLY, *rules.FREEZE_ONLY, *rules.STEPS}
+    listed = {
+        *compat.PATHS,
+        *rules.NOT_BUILT_AT_ALL,
+        *rules.tuning.LORA_ONLY,
+        *rules.tuning.FREEZE_ONLY,
+        *rules.train.STEPS,
+    }
     assert {*switched, *compat.RATIOS.values(), *listed}.union(*tables) <= set(fields())
     assert set(foreign.INSTEAD) <= set(foreign.UNBUILT)
 

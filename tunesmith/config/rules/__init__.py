@@ -1,0 +1,45 @@
+"""What may not go together, has no effect, or is not built yet: all rules, in the order in which they are told.
+
+Each rule is a function with its reason; it yields findings that name the options they are about.
+"""
+
+from tunesmith.config.rules import built, data, export, start, train, tuning
+from tunesmith.config.rules.asked import Asked, Finding, Rule
+from tunesmith.config.rules.built import NOT_BUILT, NOT_BUILT_AT_ALL
+from tunesmith.config.rules.start import NEEDS
+from tunesmith.config.schema import Config
+
+__all__ = ["NEEDS", "NOT_BUILT", "NOT_BUILT_AT_ALL", "RULES", "Finding", "check"]
+
+RULES: tuple[Rule, ...] = (
+    built.not_built,
+    built.no_effect_yet,
+    start.needed,
+    start.names_of_the_catalog,
+    start.template_name,
+    start.trackers,
+    train.steps_are_whole,
+    train.no_steps,
+    export.nothing_is_pickled,
+    export.export_elsewhere,
+    export.hub_of_uploads,
+    data.two_evaluation_sets,
+    train.two_batch_sizes,
+    data.stream,
+    train.resume_from_weights_alone,
+    tuning.other_methods_options,
+    tuning.options_of_one_value,
+    tuning.identity_start,
+    tuning.warmup_ignored,
+    data.evaluation_without_data,
+    data.answers,
+    train.eval_steps_without_strategy,
+    train.rank_of_the_launcher,
+    train.long_timeout,
+)
+
+
+def check(config: Config, given: frozenset[str], command: str) -> list[Finding]:
+    """Everything the rules find, errors and remarks."""
+    asked = Asked(config, given, config.flat(), Config().flat(), command)
+    return [finding for rule in RULES for finding in rule(asked)]
