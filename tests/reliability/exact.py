@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs.start import train_command
-from tunesmith.train.checkpoint import Position
 from tunesmith.train.loop import Step
+from tunesmith.train.position import Position
 from tunesmith.train.session import Session
 
 TIMES = ("elapsed_time", "remaining_time", "throughput", "seconds", "time", "number")

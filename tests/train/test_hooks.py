@@ -4,9 +4,9 @@ import pytest
 
 from tunesmith.config.train import TrainConfig
 from tunesmith.log import RunError
-from tunesmith.train.checkpoint import Position
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.loop import Step
+from tunesmith.train.position import Position
 from tunesmith.train.timetable import timetable
 
 

@@ -248,7 +248,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "adafactor": _OFF,
     "eval_delay": (*_OFF, 0),
     "eval_on_start": _OFF,
-    "greater_is_better": _OFF,
     "ignore_data_skip": _OFF,
     "dataloader_drop_last": _OFF,
     "train_sampling_strategy": (*_OFF, "random"),

@@ -87,13 +87,18 @@ class TrainConfig(Section):
     """`huggingface`: safetensors, safe to load. `pytorch`: `.bin` files."""
 
     save_best_model: bool = False
-    """Keep the best checkpoint by `metric_for_best_model` and make it the final model."""
+    """Keep the best checkpoint by `metric_for_best_model`, beside those of `save_total_limit`, and make it the final model.
+    Needs evaluation data. Unless `eval_steps` or `eval_strategy` is written, each checkpoint is evaluated."""
 
     metric_for_best_model: str = "eval_loss"
-    """What `save_best_model` and early stopping go by."""
+    """What `save_best_model` and early stopping go by: what evaluation reports, such as `eval_loss` or `eval_accuracy`, or
+    with `eval_on_each_dataset` one set's, `eval_NAME_loss`; without a name the mean over sets."""
+
+    greater_is_better: bool | None = None
+    """Whether the best is the highest. Default: known by the metric's name."""
 
     early_stopping_steps: Positive | None = None
-    """Stop after this many evaluations without a better one."""
+    """Stop after this many evaluations in a row without a better one. Needs evaluation data."""
 
     eval_steps: PositiveFloat | None = None
     """Optimizer steps between evaluations, or a fraction of the run below 1."""

@@ -87,8 +87,8 @@ def remove(checkpoint: Path) -> None:
     files.remove_folder(checkpoint)
 
 
-def keep_newest(folder: Path, limit: int | None, step: int | None = None) -> None:
-    """Remove the oldest checkpoints until `limit` are left; None keeps all.
+def keep_newest(folder: Path, limit: int | None, step: int | None = None, *, best: int | None = None) -> None:
+    """Remove the oldest checkpoints until `limit` are left, and that of step `best` beside them; None keeps all.
 
     `step`: the run's own.  Checkpoints beyond it are damaged ones that were skipped, or of a course that was left when the
     user named an older one: they go first, as the run would else go on from them.
@@ -100,4 +100,5 @@ def keep_newest(folder: Path, limit: int | None, step: int | None = None) -> Non
         remove(checkpoint)
     if limit is not None:
         for checkpoint in held[:-limit]:
-            remove(checkpoint)
+            if step_of(checkpoint) != best:
+                remove(checkpoint)

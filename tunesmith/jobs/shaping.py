@@ -13,7 +13,7 @@ NEUTRAL = frozenset(
         "max_steps", "do_train", "do_eval", "do_predict", "per_device_eval_batch_size", "eval_dataset", "eval_steps",
         "eval_strategy", "eval_on_each_dataset", "metrics", "predict_with_generate", "logging_steps",
         "logging_first_step", "logging_dir", "save_steps", "save_strategy", "save_total_limit", "save_only_model",
-        "save_format", "save_best_model", "metric_for_best_model", "early_stopping_steps", "report_to", "run_name",
+        "save_format", "save_best_model", "metric_for_best_model", "greater_is_better", "early_stopping_steps", "report_to", "run_name",
         "plot_loss", "include_num_input_tokens_seen", "disable_tqdm", "debug", "lang", "ddp_timeout", "local_rank",
         "dataloader_num_workers", "loss_limit", "preprocessing_num_workers", "preprocessing_batch_size",
         "overwrite_cache", "disable_cache", "tokenized_path", "strict", "max_reported_rows", "cache_dir",

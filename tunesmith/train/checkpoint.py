@@ -4,7 +4,6 @@ data; knows no option.  No pickle: tensors are safetensors, the rest is JSON."""
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,10 @@ from tunesmith import files
 from tunesmith.jobs import checkpoints
 from tunesmith.log import RunError
 from tunesmith.optim.state import load_optimizer_state, optimizer_state
+from tunesmith.train.position import Position
 from tunesmith.train.runtime import Runtime
 
 POSITION = "resume.json"
-
-
-@dataclass
-class Position:
-    """Where a run stands after `step` optimizer steps.  Everything in it is plain JSON, floats exact."""
-
-    step: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    loss_tokens: int = 0
-    rows: int = 0
-    loss_sum: float = 0.0
-    """Sum of the losses of all steps, for the run's mean."""
-    logged_loss_sum: float = 0.0
-    """Sum of the losses since the last log row."""
-    logged_steps: int = 0
-    seconds: float = 0.0
-    """Training time so far, over all starts."""
-    fingerprint: str = ""
-    """Hash of the data and its order; resuming with other data is refused."""
-    step_rows: int = 0
-    """Rows of a step over all processes; with another number the place in the data would mean something else."""
-    place: list[int] = field(default_factory=list)
-    """Where a stream of rows stands behind the step; empty for rows that were prepared before."""
-    compiled: bool = False
-    """Whether the run computes with compiled functions, whose bits are others."""
-    evaluation: dict[str, float] = field(default_factory=dict)
-    """What was found at this very step, so that a run that is killed behind its last step does not evaluate twice."""
-    log_history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save(

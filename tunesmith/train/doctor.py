@@ -30,9 +30,9 @@ from tunesmith.models.predict import Predictor
 from tunesmith.models.where import find
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, loop
-from tunesmith.train.checkpoint import Position
 from tunesmith.train.objectives import NextToken
 from tunesmith.train.policy import asked, tuned
+from tunesmith.train.position import Position
 from tunesmith.train.runtime import Runtime
 
 LAYERS, WORDS = 2, 4096

@@ -6,6 +6,7 @@ from tunesmith.data.sources import find_datasets
 from tunesmith.models.complete import check as check_files
 from tunesmith.models.where import find, find_adapters
 from tunesmith.train import scores, trackers
+from tunesmith.train.best import best_of
 
 
 def check(loaded: Loaded) -> None:
@@ -22,4 +23,6 @@ def check(loaded: Loaded) -> None:
     folders = [file.parent for file in loaded.files]
     with log.muted():
         find_datasets(cfg.data.dataset, cfg.data.dataset_dir, folders, streaming=cfg.data.streaming)
-        find_datasets(cfg.data.eval_dataset, cfg.data.dataset_dir, folders, option="eval_dataset")
+        evaluated = find_datasets(cfg.data.eval_dataset, cfg.data.dataset_dir, folders, option="eval_dataset")
+        if cfg.train.do_train:
+            best_of(cfg.train, [each.name for each in evaluated] if cfg.data.eval_on_each_dataset else ["eval"])

@@ -13,6 +13,7 @@ from tunesmith.data.batches import batch_of
 from tunesmith.data.division import FILLER, Division, divide
 from tunesmith.data.sample import Samples
 from tunesmith.models.predict import Predictor
+from tunesmith.train.best import prefix
 from tunesmith.train.events import speed
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.objectives import Objective
@@ -64,7 +65,7 @@ def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Confi
                 accuracy="accuracy" in cfg.train.metrics,
                 on_batch=progress.rows,
             )
-        results |= found.results("eval" if len(evals) == 1 else f"eval_{name}")
+        results |= found.results(prefix(list(evals), name))
     return results
 
 

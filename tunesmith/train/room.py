@@ -23,12 +23,14 @@ def checkpoint_bytes(model: nn.Module, optimizer_bytes: int, tokenizer_bytes: in
     return trained + published + optimizer_bytes + tokenizer_bytes
 
 
-def warn_of_too_little(folder: Path, size: int, due: Timetable, done: int, limit: int | None) -> None:
+def warn_of_too_little(
+    folder: Path, size: int, due: Timetable, done: int, limit: int | None, *, keeps_best: bool = False
+) -> None:
     """Warn when the checkpoints that are still to be saved, as many as are kept at once, will not fit beside those that are
     there.  A new one is written before the oldest is removed."""
     planned = sum(due.saves_at(step) for step in range(done + 1, due.total + 1))
     if limit is not None:
-        planned = min(planned, max(1, limit + 1 - len(checkpoints.every(folder))))
+        planned = min(planned, max(1, limit + keeps_best + 1 - len(checkpoints.every(folder))))
     needed, free = planned * size, files.free_bytes(folder)
     if needed > free:
         warn(

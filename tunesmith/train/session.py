@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from safetensors.torch import save_file
 
@@ -21,18 +21,19 @@ from tunesmith.estimate.memory import Memory
 from tunesmith.estimate.state import state
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
-from tunesmith.log import OptionError
+from tunesmith.log import OptionError, warn
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, compiling, loop, memory, room, trackers
+from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
-from tunesmith.train.checkpoint import Position
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
 from tunesmith.train.loop import Step
 from tunesmith.train.policy import asked, tuned_model
+from tunesmith.train.position import Position
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Stops
@@ -56,6 +57,7 @@ class Session:
         self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
         self.feed = inputs.prepared.feed(self.division)
         self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
+        self.best = best_of(cfg.train, list(inputs.prepared.evals))
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
@@ -68,6 +70,7 @@ class Session:
         )
         if place.checkpoint is not None:
             self.position = self._restore(place.checkpoint)
+        self._once_best = self.position.best_step
         self._place_behind = self.position.place
         """The place behind the rows of the step that is being made."""
         self.record = self._open_record() if runtime.is_main else NoRecord()
@@ -86,8 +89,9 @@ class Session:
     def fit(self, stops: Stops) -> Hooks:
         """Train to the end, or until somebody stops it, doing what is due between steps."""
         train, position = self.cfg.train, self.position
-        hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit)
-        windows = itertools.islice(self._built(), self.due.total - position.step)
+        hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit, best=self.best)
+        left = 0 if self.is_given_up else self.due.total - position.step
+        windows = itertools.islice(self._built(), left)
         off = "loading_ahead" in self.cfg.model.disable_speedups
         with Ahead(windows, 0 if off else max(train.dataloader_num_workers, 1)) as built:
             loop.fit(
@@ -122,6 +126,11 @@ class Session:
     def epoch(self) -> float:
         """Passes over the data so far."""
         return self.feed.epochs(self.position.step, self.position.place)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the run is over before its last step, as evaluation found nothing better for too long."""
+        return self.best is not None and self.best.is_given_up(self.position)
 
     def advance(self, step: Step) -> None:
         """Note where the step's rows ended, and show that it is done."""
@@ -166,7 +175,7 @@ class Session:
                 self._write_checkpoint,
             )
         if self.runtime.is_main:
-            checkpoints.keep_newest(self.place.folder, self.cfg.train.save_total_limit, self.position.step)
+            self._keep(self.position.step)
         self.record.event("checkpoint", step=self.position.step, path=saved.name)
 
     def finish(self) -> None:
@@ -174,6 +183,11 @@ class Session:
         here = self.position
         if self.inputs.prepared.evals and not here.evaluation:
             here.evaluation = self.evaluate()
+            if self.best:
+                self.best.note(here, self.epoch)
+        evaluated = {"epoch": self.epoch} | here.evaluation
+        if self._return_to_best():
+            evaluated = {"epoch": here.best_epoch} | here.best_evaluation
         results: dict[str, float] = {"epoch": self.epoch, "train_loss": here.loss_sum / max(here.step, 1)}
         results |= speed("train", seconds=here.seconds, samples=here.rows, steps=here.step)
         if self.cfg.train.include_num_input_tokens_seen:
@@ -183,11 +197,32 @@ class Session:
                 self._publish()
             self.record.results("train", results)
             if here.evaluation:
-                self.record.results("eval", {"epoch": self.epoch} | here.evaluation)
+                self.record.results("eval", evaluated)
             if self.runtime.is_main:
                 self._introduce()
                 # Once more, for a run that was killed between its last checkpoint and this.
-                checkpoints.keep_newest(self.place.folder, self.cfg.train.save_total_limit)
+                self._keep()
+
+    def _keep(self, step: int | None = None) -> None:
+        """Remove the checkpoints beyond `save_total_limit`, and the one that was saved for being the best and is not any more."""
+        folder, best = self.place.folder, self.position.best_step if self.best and self.best.keeps else 0
+        checkpoints.keep_newest(folder, self.cfg.train.save_total_limit, step, best=best)
+        once, self._once_best = self._once_best, best
+        if once not in (0, best) and not self.due.saves_at(once) and (folder / f"checkpoint-{once}").is_dir():
+            checkpoints.remove(folder / f"checkpoint-{once}")
+
+    def _return_to_best(self) -> bool:
+        """Put the weights of the best checkpoint back, where they are to be the final model; True when they are."""
+        here = self.position
+        if self.best is None or not self.best.keeps or here.best_value is None:
+            return False
+        folder = self.place.folder / f"checkpoint-{here.best_step}"
+        if here.best_step != here.step:
+            if (reason := checkpoints.damage(folder)) is not None:
+                warn("save_best_model", f"{folder} is not whole: {reason}; the final model is that of the last step")
+                return False
+            save.load_trained(self.model, folder / TRAINED)
+        return True
 
     # -- how it is put back and written
 
@@ -199,6 +234,10 @@ class Session:
             self.runtime,
             lambda folder: save.load_trained(self.model, folder / TRAINED),
         )
+        if self.best and self.best.keeps and restored.best_value is not None:
+            best = self.runtime.is_main and bring_best(restored.best_step, place, self.place.folder)
+            if not self.runtime.from_main(best):
+                restored.best_value, restored.best_step = None, 0
         if not self.cfg.train.resume_anyway:
             self._refuse_changes(place, restored)
         return restored
@@ -218,7 +257,8 @@ class Session:
         size = room.checkpoint_bytes(self.model, kept, tokenizer.stat().st_size if tokenizer.is_file() else 0)
         went_on = self.place.checkpoint
         done = 0 if went_on is None else checkpoint.read_position(went_on).step
-        room.warn_of_too_little(self.place.folder, size, self.due, done, train.save_total_limit)
+        limit, best = train.save_total_limit, train.save_best_model
+        room.warn_of_too_little(self.place.folder, size, self.due, done, limit, keeps_best=best)
         return size
 
     def _settle_compiling(self) -> bool:
@@ -253,7 +293,7 @@ class Session:
     def _write_checkpoint(self, folder: Path) -> None:
         """The model as others load it, and the trained weights in the precision they are trained in."""
         self._write_model(folder)
-        if not self.cfg.train.save_only_model:
+        if not self.cfg.train.save_only_model or (self.best and self.best.keeps):
             save_file(save.save_trained_exact(self.model), folder / TRAINED)
         self._write_state(folder)
 
@@ -293,14 +333,19 @@ class Session:
         )
 
     def _write_state(self, folder: Path) -> None:
-        facts = {
-            "global_step": self.position.step,
+        here = self.position
+        facts: dict[str, Any] = {
+            "global_step": here.step,
             "epoch": self.epoch,
             "num_train_epochs": self.cfg.train.num_train_epochs,
-            "num_input_tokens_seen": self.position.tokens,
+            "num_input_tokens_seen": here.tokens,
             "train_batch_size": self.cfg.train.per_device_train_batch_size,
             "logging_steps": self.due.logging,
             "save_steps": self.due.saving,
             "eval_steps": self.due.evaluating,
         }
+        if self.best and here.best_value is not None:
+            facts |= {"best_metric": here.best_value, "best_global_step": here.best_step}
+            if self.best.keeps:
+                facts["best_model_checkpoint"] = str(self.place.folder / f"checkpoint-{here.best_step}")
         self.record.save_state(folder, facts)

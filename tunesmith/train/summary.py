@@ -1,6 +1,7 @@
 """The few lines a user reads before the first step and after the last.  Knows a session; changes nothing."""
 
 import shlex
+from collections.abc import Iterator
 
 from tunesmith.data.division import Division
 from tunesmith.jobs.folder import CONFIG
@@ -32,6 +33,21 @@ def _size(division: Division) -> str:
     return f"{division.window_rows} rows ({division.batch_size} a device {times})"
 
 
+def _best(session: Session) -> Iterator[str]:
+    """Why the run ended before its last step, and which model is the final one."""
+    best, here = session.best, session.position
+    if best is None:
+        return
+    if session.is_given_up and here.step < session.due.total:
+        yield (
+            f"Stopped early, after step {here.step:,} of {session.due.total:,}: {here.unimproved} evaluations in a row found no "
+            f"better {best.metric}."
+        )
+    if here.best_value is not None:
+        is_final = "; that is the final model" if best.keeps else ""
+        yield f"Best {best.metric}: {here.best_value:.6g}, at step {here.best_step:,}{is_final}."
+
+
 def after(session: Session, stopped: bool) -> None:
     """Say how the run ended and where everything lies."""
     folder, step, total = session.place.folder, session.position.step, session.due.total
@@ -43,6 +59,8 @@ def after(session: Session, stopped: bool) -> None:
             f"after step {step} of {total}; saved {folder / f'checkpoint-{step}'}; the same command goes on there",
         )
         return
+    for line in _best(session):
+        say(line)
     mean = session.position.loss_sum / max(step, 1)
     say(f"Done: {step:,} steps, mean loss {mean:.4f}. The model is in {folder}; its options are in {folder / CONFIG}.")
     if session.cfg.train.plot_loss:

@@ -8,6 +8,7 @@ from tunesmith.config.schema import Config
 from tunesmith.config.train import TrainConfig
 from tunesmith.data.division import Division
 from tunesmith.log import OptionError
+from tunesmith.train import best
 
 
 def accumulation(train: TrainConfig, ranks: int) -> int:
@@ -51,6 +52,8 @@ class Timetable:
     saving: int
     evaluating: int
     first: bool
+    last: bool = False
+    """Whether the last step is evaluated before it is saved, as its checkpoint may be the best."""
 
     def logs_at(self, step: int) -> bool:
         return step % self.logging == 0 or step == self.total or (self.first and step == 1)
@@ -59,7 +62,7 @@ class Timetable:
         return self.saving > 0 and (step % self.saving == 0 or step == self.total)
 
     def evaluates_at(self, step: int) -> bool:
-        return self.evaluating > 0 and step % self.evaluating == 0
+        return (self.evaluating > 0 and step % self.evaluating == 0) or (self.last and step == self.total)
 
 
 def timetable(cfg: TrainConfig, per_epoch: int | None, has_eval_rows: bool) -> Timetable:
@@ -68,8 +71,11 @@ def timetable(cfg: TrainConfig, per_epoch: int | None, has_eval_rows: bool) -> T
     limit = None if cfg.max_steps in (None, -1) else cfg.max_steps
     total = max(1, math.ceil(cfg.num_train_epochs * (per_epoch or 0)) if limit is None else limit)
     saves = {"steps": cfg.save_steps, "epoch": float(per_epoch or 0), "no": 0.0}
-    evaluates = {"steps": cfg.eval_steps or cfg.logging_steps, "epoch": float(per_epoch or 0), "no": 0.0}
-    strategy = cfg.eval_strategy or ("no" if cfg.eval_steps is None else "steps")
+    by_best = best.is_wanted(cfg)
+    often = cfg.save_steps if by_best and cfg.save_strategy == "steps" else cfg.logging_steps
+    evaluates = {"steps": cfg.eval_steps or often, "epoch": float(per_epoch or 0), "no": 0.0}
+    unwritten = "steps" if cfg.eval_steps is not None else cfg.save_strategy if by_best else "no"
+    strategy = cfg.eval_strategy or unwritten
     return Timetable(
         total=total,
         per_epoch=per_epoch,
@@ -77,6 +83,7 @@ def timetable(cfg: TrainConfig, per_epoch: int | None, has_eval_rows: bool) -> T
         saving=_steps(saves[cfg.save_strategy], total),
         evaluating=_steps(evaluates[strategy], total) if has_eval_rows else 0,
         first=cfg.logging_first_step,
+        last=by_best and has_eval_rows,
     )
 
 

@@ -34,6 +34,8 @@ RULES: tuple[Rule, ...] = (
     data.evaluation_without_data,
     data.answers,
     train.eval_steps_without_strategy,
+    train.best_without_evaluation,
+    train.best_of_nothing,
     train.rank_of_the_launcher,
     train.long_timeout,
 )

@@ -28,7 +28,6 @@ NOT_BUILT_AT_ALL = (
     "data_augmentation", "augment",
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
     "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
-    "save_best_model", "early_stopping_steps", "metric_for_best_model",
     "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
 """Options of which only the default is built."""

@@ -56,6 +56,33 @@ def eval_steps_without_strategy(asked: Asked) -> Iterator[Finding]:
         yield Finding("warning", ("eval_steps", "eval_strategy"), f"has no effect with eval_strategy {strategy}")
 
 
+def best_without_evaluation(asked: Asked) -> Iterator[Finding]:
+    """Which checkpoint is the best, only evaluation can tell."""
+    train, data = asked.config.train, asked.config.data
+    if asked.command != "train":
+        return
+    for name in ("save_best_model", "early_stopping_steps"):
+        if not asked.wrote(name):
+            continue
+        if not (data.val_size or data.eval_dataset):
+            yield Finding("error", (name, "eval_dataset"), "needs evaluation data: set val_size or eval_dataset")
+        elif train.eval_strategy == "no":
+            yield Finding("error", (name, "eval_strategy"), "needs evaluations, and eval_strategy is no")
+        elif train.save_strategy == "no" and train.eval_steps is None and train.eval_strategy is None:
+            text = "there is one evaluation, at the end; set eval_steps"
+            yield Finding("warning", (name, "eval_steps"), text)
+
+
+def best_of_nothing(asked: Asked) -> Iterator[Finding]:
+    """What is the best is asked by two options alone."""
+    train = asked.config.train
+    if train.save_best_model or train.early_stopping_steps is not None:
+        return
+    for name in ("metric_for_best_model", "greater_is_better"):
+        if asked.wrote(name):
+            yield Finding("warning", (name,), "has no effect without save_best_model or early_stopping_steps")
+
+
 def rank_of_the_launcher(asked: Asked) -> Iterator[Finding]:
     """The launcher's environment says which process this is; an option can only agree."""
     written, launched = asked.config.train.local_rank, os.environ.get("LOCAL_RANK")
