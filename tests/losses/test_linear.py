@@ -95,3 +95,18 @@ def test_frozen_heads_get_no_gradient_and_evaluation_needs_none() -> None:
         again = linear_cross_entropy(hidden, weight, targets)
     assert weight.grad is None
     torch.testing.assert_close(again, plain(hidden, weight, None, targets, None, 1.0, None))
+
+
+def test_a_head_in_fp32_gets_its_gradient_part_by_part_from_products_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, _, targets, _ = made()
+    found = []
+    for rows in (7, VOCABULARY):
+        monkeypatch.setattr(linear, "PART", rows)
+        head = weight.clone().requires_grad_()
+        linear_cross_entropy(hidden.bfloat16(), head, targets).backward()
+        found.append(head.grad)
+    assert found[0].dtype == torch.float32
+    assert torch.equal(*found)
+    exact = weight.clone().requires_grad_()
+    plain(hidden, exact, None, targets, None, 1.0, None).backward()
+    torch.testing.assert_close(found[0], exact.grad, rtol=5e-2, atol=5e-2)

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tunesmith.models.elementwise import lighten
+from tunesmith.models.elementwise import add_rows_read, lighten
 
 GEMMA3 = (transformers.Gemma3TextConfig, {**zoo.GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8})
 
@@ -94,3 +94,15 @@ def test_a_norm_that_does_something_else_stays() -> None:
             return self.weight * x / (x.abs().mean(-1, keepdim=True) + self.eps)
 
     assert lighten(nn.Sequential(OddRMSNorm())) == {"norms": 0, "gates": 0}
+
+
+@pytest.mark.parametrize(("name", "tied"), [("qwen3_tied", True), ("gemma2", True), ("qwen2", False)])
+def test_embeddings_that_are_the_head_get_the_same_gradient_from_the_rows_read(name: str, tied: bool) -> None:
+    model = built(name)
+    before = gradients(model)
+    assert add_rows_read(model) is tied
+    after = gradients(model)
+    assert before.keys() == after.keys()
+    for weight, gradient in after.items():
+        assert gradient.layout == torch.strided
+        torch.testing.assert_close(gradient, before[weight], rtol=1e-5, atol=1e-6)

@@ -18,6 +18,9 @@ CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
 BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Logits turned into probabilities at once: what fits into a CPU's cache; all, where each call costs more than its work."""
 
+PART = 1 << 13
+"""Rows of a head's gradient that are made at once where it is held in another format than it is computed in."""
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -49,7 +52,7 @@ def most_bytes(tokens: int, weight: Tensor, dtype: torch.dtype, *, softcap: bool
     shares = block * (4 + (8 if softcap else 0) + (0 if dtype == torch.float32 else size))
     head = 0 if weight.dtype == dtype else weight.numel() * size
     trained = weight.nbytes if weight.requires_grad else 0
-    product = weight.numel() * size if weight.requires_grad else 0
+    product = min(PART, vocabulary) * width * size if weight.requires_grad and weight.dtype != dtype else 0
     return head + trained + tokens * width * size + chunk * vocabulary * size + max(shares, product)
 
 
@@ -84,7 +87,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if by_hidden is not None:
                     by_hidden[part] = logits @ head
                 if by_weight is not None:
-                    by_weight += logits.t() @ hidden[part]
+                    _add_product(by_weight, logits.t(), hidden[part])
                 if by_bias is not None:
                     by_bias += logits.sum(0)
         ctx.save_for_backward(by_hidden, by_weight, by_bias)
@@ -96,6 +99,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # In place: the gradient of a large head should not be there twice.
         scaled = [None if each is None else each.mul_(grad.to(each.dtype)) for each in ctx.saved_tensors]
         return (*scaled, None, None, None, None)
+
+
+def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
+    """total += one @ other, which never lies beside it as a whole; [rows, inner] and [inner, columns]."""
+    if total.dtype == one.dtype:
+        total.addmm_(one, other)
+        return
+    for rows, part in zip(total.split(PART), one.split(PART), strict=True):
+        rows += part @ other
 
 
 def _to_gradients(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 
 from tunesmith.compiled import compilable
 
@@ -32,6 +33,17 @@ def lighten(model: nn.Module) -> dict[str, int]:
         found = {"norms": sum(map(_lighten_norm, norms)), "gates": sum(map(_lighten_gate, gates))}
     model.train(was_training)
     return found
+
+
+def add_rows_read(model: PreTrainedModel) -> bool:
+    """Let the gradient of embeddings that are one weight with the head be added to the head's where rows were read, instead
+    of as one more matrix that is zero elsewhere; whether they are such.  For one process: with several, torch would have
+    to be told that gradients are sparse, and these are not."""
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    fits = isinstance(ends[0], nn.Embedding) and isinstance(ends[1], nn.Linear) and ends[0].weight is ends[1].weight
+    if fits:
+        ends[0].sparse = True
+    return fits
 
 
 def elements(model: nn.Module) -> int:

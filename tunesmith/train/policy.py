@@ -12,7 +12,7 @@ from tunesmith.log import ModelError, note
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
 from tunesmith.models import flex, liger, ragged
-from tunesmith.models.elementwise import lighten
+from tunesmith.models.elementwise import add_rows_read, lighten
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
 from tunesmith.models.predict import Predictor, predictor
@@ -62,6 +62,8 @@ def tuned(cfg: Config, model: PreTrainedModel, runtime: Runtime, *, adapters: Se
         fuse(made, in_place=cfg.model.gradient_checkpointing != "selective")
     if "lighter_layers" not in cfg.model.disable_speedups:
         lighten(made)
+        if runtime.world_size == 1 and runtime.device.type == "cpu":
+            add_rows_read(model)
     if liger.wanted(cfg.model.enable_liger_kernel, runtime.device) and (
         cfg.model.enable_liger_kernel is True or "lighter_layers" not in cfg.model.disable_speedups
     ):

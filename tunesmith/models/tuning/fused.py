@@ -69,16 +69,17 @@ class _Adapted(torch.autograd.Function):
         scale: float,
         in_place: bool,
     ) -> Tensor:
-        a, b = first.to(x.dtype), second.to(x.dtype)
+        # Both lie as [rank, width]: products with such a narrow matrix are slower by its transpose.
+        a, b = first.to(x.dtype), second.to(x.dtype).t().contiguous()
         rows = seen.reshape(-1, seen.shape[-1])
         narrow = rows @ a.t()
         weight = weight.to(x.dtype)
         out = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
         flat = out.view(-1, out.shape[-1])
         if in_place:
-            flat.addmm_(narrow, b.t(), alpha=scale)
+            flat.addmm_(narrow, b, alpha=scale)
         else:
-            out = torch.addmm(flat, narrow, b.t(), alpha=scale).view(out.shape)
+            out = torch.addmm(flat, narrow, b, alpha=scale).view(out.shape)
         ctx.save_for_backward(rows, narrow, weight, first, second)
         ctx.scale, ctx.same = scale, seen is x
         return out
@@ -91,7 +92,7 @@ class _Adapted(torch.autograd.Function):
         flat = grad.reshape(-1, grad.shape[-1])
         by_narrow = (flat @ b).mul_(ctx.scale)
         by_first = by_narrow.t() @ rows
-        by_second = (flat.t() @ narrow).mul_(ctx.scale)
+        by_second = (narrow.t() @ flat).mul_(ctx.scale).t()
         by_x = flat @ weight if ctx.needs_input_grad[0] else None
         by_seen = None
         if ctx.same and by_x is not None:
