@@ -170,6 +170,19 @@ def test_going_on_with_other_options_or_data_is_refused_by_name(train: Train, ro
     train("run", save_steps=2, dataset_dir=other, resume_anyway=True, num_train_epochs=3)
 
 
+@pytest.mark.parametrize("shared", [{"lora_dropout": 0.2}, {"finetuning_type": "full"}])
+def test_a_run_goes_on_with_activations_made_again_and_ends_with_the_same_bits(
+    train: Train, shared: dict[str, Any]
+) -> None:
+    shared = {"save_steps": 1, "lr_scheduler_type": "constant"} | shared
+    straight = train("straight", max_steps=4, **shared)
+    changed = train("changed", max_steps=1, **shared)
+    for steps, asked in ((2, True), (3, "selective"), (4, "offload")):
+        train("changed", max_steps=steps, gradient_checkpointing=asked, **shared)
+    first, second = ((run / "checkpoint-4" / "trained.safetensors").read_bytes() for run in (straight, changed))
+    assert first == second
+
+
 def test_going_on_with_another_stream_is_refused(train: Train, rows: Path, tmp_path: Path) -> None:
     shared = {"save_steps": 2, "streaming": True, "max_steps": 4}
     folder = train("run", **shared)

@@ -17,7 +17,7 @@ NEUTRAL = frozenset(
         "plot_loss", "include_num_input_tokens_seen", "disable_tqdm", "debug", "lang", "ddp_timeout", "local_rank",
         "dataloader_num_workers", "loss_limit", "preprocessing_num_workers", "preprocessing_batch_size",
         "overwrite_cache", "disable_cache", "tokenized_path", "strict", "max_reported_rows", "cache_dir",
-        "hf_hub_token", "dataset_dir", "media_dir", "nproc_per_node", "device", "flash_attn",
+        "hf_hub_token", "dataset_dir", "media_dir", "nproc_per_node", "device", "flash_attn", "gradient_checkpointing",
     }
 )  # fmt: skip
 """Options that may change between starts of one run.  More epochs or steps is no change of what was trained."""
