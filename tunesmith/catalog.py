@@ -14,6 +14,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "tuning": ("finetuning_type", "method"),
     "optimizer": ("optim", "optimizer"),
     "schedule": ("lr_scheduler_type", "schedule"),
+    "loss": ("loss", "loss"),
     "template": ("template", "template"),
     "format": ("formatting", "data format"),
     "tracker": ("report_to", "tracker"),
@@ -57,6 +58,13 @@ SCHEDULES = dict.fromkeys(
     ),
     "tunesmith.optim.schedules:build",
 )  # fmt: skip
+
+LOSSES = {
+    "cross_entropy": "tunesmith.losses.linear:linear_cross_entropy",
+    "dft": "tunesmith.losses.tokens:dft",
+    "eaft": "tunesmith.losses.tokens:eaft",
+    "asft": "tunesmith.losses.tokens:asft",
+}
 
 FORMATS = {
     "alpaca": "tunesmith.data.formats:alpaca",
@@ -202,6 +210,7 @@ TABLES: dict[str, dict[str, str]] = {
     "tuning": TUNING,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "loss": LOSSES,
     "template": TEMPLATES,
     "format": FORMATS,
     "tracker": TRACKERS,

@@ -57,6 +57,14 @@ AXES: dict[str, dict[str, Options]] = {
             "warmup_steps": 1,
         },
     },
+    "loss": {
+        "cross-entropy": {},
+        "dft": {"loss": "dft"},
+        "eaft": {"loss": "eaft"},
+        "asft": {"loss": "asft"},
+        "smoothed": {"label_smoothing_factor": 0.1},
+        "noise": {"neftune_noise_alpha": 5},
+    },
     "rows": {
         "shuffled": {},
         "in order": {"disable_shuffling": True},
@@ -148,6 +156,8 @@ def case(number: int, dropping: Path) -> tuple[list[str], Options]:
             made["disable_speedups"] = ",".join(speedups)
     if made.get("model_name_or_path"):
         made["model_name_or_path"] = dropping
+    if made.get("loss") == "asft" and made.get("lora_init") == "pissa":
+        del made["loss"]  # it compares with a base that PiSSA changes
     return names, made
 
 

@@ -76,6 +76,9 @@ SWITCHES: dict[str, Switch] = {
     "split_special_tokens": Switch("allow_special_tokens", False, True),
     "group_by_length": Switch("batching", "length_grouped"),
     "use_llama_pro": Switch("finetuning_type", "llamapro"),
+    "use_dft_loss": Switch("loss", "dft"),
+    "use_eaft_loss": Switch("loss", "eaft"),
+    "use_asft_loss": Switch("loss", "asft"),
 }
 
 RATIOS: dict[str, str] = {"warmup_ratio": "warmup_steps"}
@@ -100,7 +103,7 @@ PATHS = (
 )  # fmt: skip
 """Options in which a backslash separates folders."""
 
-CASELESS = ("optim", "lr_scheduler_type", "report_to")
+CASELESS = ("optim", "lr_scheduler_type", "loss", "report_to")
 """Options in whose values case does not matter."""
 
 CANONICAL: dict[str, str] = {other: ours for ours, others in ALIASES.items() for other in others}

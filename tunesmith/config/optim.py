@@ -53,10 +53,17 @@ class OptimConfig(Section):
     """Gradients longer than this are scaled down to it; 0 turns it off. The length before is logged."""
 
     neftune_noise_alpha: PositiveFloat | None = None
-    """NEFTune: noise on the embeddings in training; 5 is usual."""
+    """NEFTune: in training, noise of up to alpha / sqrt(tokens x width) on the embeddings; 5 is usual."""
 
     label_smoothing_factor: Below1 = 0.0
-    """Share of each label given to all other tokens."""
+    """Share of the loss that is the mean over the whole vocabulary instead of the label's, in training."""
 
     loss: str = "cross_entropy"
-    """Loss of supervised tuning, by name."""
+    """Loss of each trained token in training: `cross_entropy`, `dft`, `eaft` or `asft` (docs/optimizers.md). Evaluation is
+    always by cross-entropy."""
+
+    eaft_alpha: NonNegativeFloat = 1.0
+    """`loss: eaft`: power of the entropy that each token's loss is multiplied with; 0 is cross-entropy."""
+
+    asft_alpha: NonNegativeFloat = 0.1
+    """`loss: asft`: how much it counts when the model says something else than before it was tuned; 0 is `dft`."""

@@ -1,9 +1,11 @@
-"""Cross-entropy straight from hidden states, without ever holding the logits of all tokens.  Knows tensors; knows no model.
+"""Losses straight from hidden states, without ever holding the logits of all tokens.  Knows tensors; knows no model.
 
 The logits of some tokens at a time are made, turned into their gradient in place, and multiplied back; so the gradient is
 ready when the loss is, and the backward pass only scales it.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.compiled import compilable
+from tunesmith.losses.tokens import TokenLoss
 
 CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
 """Logits held at once, by device."""
@@ -41,22 +44,62 @@ def linear_cross_entropy(
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    return _LinearCrossEntropy.apply(hidden.to(dtype), weight, bias, targets, weights, scale, softcap)
+    return _LinearLoss.apply(hidden.to(dtype), weight, bias, targets, weights, scale, softcap, None, None)
 
 
-def most_bytes(tokens: int, weight: Tensor, dtype: torch.dtype, *, softcap: bool = False) -> int:
-    """Bytes that the loss of so many tokens takes at the most, computed in `dtype`, its gradients included."""
+Before = Callable[[slice], Tensor]
+"""Tokens from where to where -> the logits [tokens, vocabulary] that the model had there before it was tuned."""
+
+
+def linear_loss(
+    each: TokenLoss,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    weights: Tensor | None = None,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    before: Before | None = None,
+) -> Tensor:
+    """Sum over tokens of the loss `each`; everything else as in `linear_cross_entropy`."""
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    return _LinearLoss.apply(hidden.to(dtype), weight, bias, targets, weights, scale, softcap, each, before)
+
+
+def loss_of_logits(
+    each: TokenLoss, logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, before: Before | None = None
+) -> Tensor:
+    """The same of `logits` [tokens, vocabulary] that are there already."""
+    return _LossOfLogits.apply(logits, targets, weights, each, before)
+
+
+def most_bytes(
+    tokens: int,
+    weight: Tensor,
+    dtype: torch.dtype,
+    *,
+    softcap: bool = False,
+    chosen: bool = False,
+    anchored: bool = False,
+) -> int:
+    """Bytes that the loss of so many tokens takes at the most, computed in `dtype`, its gradients included.  `chosen`: it is
+    a TokenLoss, `anchored`: one that compares with logits from before."""
     kind, (vocabulary, width), size = weight.device.type, weight.shape, dtype.itemsize
     chunk = min(tokens, max(1, CHUNK[kind] // vocabulary))
     block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
-    shares = block * (4 + (8 if softcap else 0) + (0 if dtype == torch.float32 else size))
+    shares = block * (4 + (8 if softcap else 0) + (0 if dtype == torch.float32 else size) + (12 if chosen else 0))
+    if anchored:
+        shares += block * 16 + chunk * vocabulary * (4 + size) + tokens * width * size
     head = 0 if weight.dtype == dtype else weight.numel() * size
     trained = weight.nbytes if weight.requires_grad else 0
     product = min(PART, vocabulary) * width * size if weight.requires_grad and weight.dtype != dtype else 0
     return head + trained + tokens * width * size + chunk * vocabulary * size + max(shares, product)
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -67,6 +110,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weights: Tensor | None,
         scale: float,
         softcap: float | None,
+        each: TokenLoss | None,
+        before: Before | None,
     ) -> Tensor:
         wanted = ctx.needs_input_grad
         head, kind = weight.to(hidden.dtype), hidden.device.type
@@ -83,7 +128,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits = hidden[part] @ head.t()
                 if bias is not None:
                     logits += bias
-                losses[part] = _to_gradients(logits, targets[part, None], counts, scale, softcap, any(wanted[:3]))
+                said = None if before is None else before(part)
+                step = partial(_of_one, each, scale, softcap, any(wanted[:3]))
+                losses[part] = _to_gradients(step, logits, targets[part, None], counts, said)
                 if by_hidden is not None:
                     by_hidden[part] = logits @ head
                 if by_weight is not None:
@@ -98,7 +145,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # In place: the gradient of a large head should not be there twice.
         scaled = [None if each is None else each.mul_(grad.to(each.dtype)) for each in ctx.saved_tensors]
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None, None)
+
+
+class _LossOfLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        each: TokenLoss,
+        before: Before | None,
+    ) -> Tensor:
+        gradient = logits.detach().clone()
+        said = None if before is None else before(slice(0, len(logits)))
+        step = partial(_of_one, each, 1.0, None, True)
+        losses = _to_gradients(step, gradient, targets[:, None], None if weights is None else weights[:, None], said)
+        ctx.save_for_backward(gradient)
+        return losses.sum() if weights is None else (losses * weights).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(grad.to(gradient.dtype)), None, None, None, None
 
 
 def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
@@ -111,25 +182,48 @@ def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
 
 
 def _to_gradients(
-    logits: Tensor, targets: Tensor, counts: Tensor | None, scale: float, softcap: float | None, wanted: bool
+    step: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor | None]],
+    logits: Tensor,
+    targets: Tensor,
+    counts: Tensor | None,
+    before: Tensor | None,
 ) -> Tensor:
     """The loss of each token, [tokens]; `logits` [tokens, vocabulary] become the gradient of the sum by the head's
-    output, if `wanted`."""
+    output, where `step` gives one.  A step is given some tokens' logits, targets, counts, and logits from before."""
     losses = []
     block = max(1, BLOCK[logits.device.type] // logits.shape[1])
-    for rows, target, count in zip(
-        logits.split(block),
-        targets.split(block),
-        counts.split(block) if counts is not None else [None] * len(targets),
-        strict=False,
-    ):
-        if wanted:
-            loss, gradient = _loss_and_gradient(rows, target, count, scale, softcap)
+    for start in range(0, len(logits), block):
+        part = slice(start, start + block)
+        rows, count = logits[part], None if counts is None else counts[part]
+        loss, gradient = step(rows, targets[part], count, None if before is None else before[part])
+        if gradient is not None:
             rows.copy_(gradient)
-        else:
-            loss = _loss(rows, target, scale, softcap)
         losses.append(loss)
-    return torch.cat(losses)
+    return torch.cat(losses) if losses else logits.new_zeros(0, dtype=torch.float32)
+
+
+def _of_one(
+    each: TokenLoss | None,
+    scale: float,
+    softcap: float | None,
+    wanted: bool,
+    rows: Tensor,
+    target: Tensor,
+    count: Tensor | None,
+    before: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of each of some tokens, and the gradient of their sum by the head's output, if `wanted`: cross-entropy, or
+    `each`."""
+    if each is None:
+        if not wanted:
+            return _loss(rows, target, scale, softcap), None
+        return _loss_and_gradient(rows, target, count, scale, softcap)
+    exact = _shaped(rows, scale, softcap)
+    slope = None if softcap is None else scale * (1 - (exact / softcap).square())
+    loss, gradient = each(exact, target, before)
+    if slope is not None or scale != 1.0:
+        gradient = gradient.mul_(scale if slope is None else slope)
+    return loss, gradient if count is None else gradient.mul_(count)
 
 
 @compilable

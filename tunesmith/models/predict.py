@@ -3,7 +3,8 @@ everywhere; rows behind one another, not padded.  A trial decides whether a mode
 loss from hidden states; knows no stage."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -11,9 +12,11 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tunesmith.losses.linear import linear_cross_entropy
+from tunesmith.losses.linear import Before, linear_cross_entropy, linear_loss, loss_of_logits
 from tunesmith.losses.lm import cross_entropy
+from tunesmith.losses.tokens import TokenLoss
 from tunesmith.models import flex, ragged
+from tunesmith.models.neftune import Noise
 
 TRIED = (5, 7)
 """Tokens of the two rows that a trial is made with."""
@@ -40,7 +43,11 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., vocabulary] of `hidden` [..., width]."""
-        logits: Tensor = self.linear(hidden) * self.scale
+        return self.shaped(self.linear(hidden))
+
+    def shaped(self, logits: Tensor) -> Tensor:
+        """What the linear map gives, scaled and limited."""
+        logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
@@ -70,6 +77,37 @@ class Predictions:
             softcap=self.head.softcap,
         )
 
+    def cost(
+        self, each: TokenLoss, targets: Tensor, weights: Tensor | None = None, before: "Predictions | None" = None
+    ) -> Tensor:
+        """Sum of the loss `each` over the places, otherwise as `cross_entropy`.  `before`: what the model said at the same
+        places before it was tuned, for losses that compare."""
+        compared = None if before is None else before.logits()
+        if self.head is None:
+            return loss_of_logits(each, self.at, targets, weights=weights, before=compared)
+        linear = self.head.linear
+        return linear_loss(
+            each,
+            self.at,
+            linear.weight,
+            targets,
+            bias=linear.bias,
+            weights=weights,
+            scale=self.head.scale,
+            softcap=self.head.softcap,
+            before=compared,
+        )
+
+    def logits(self) -> Before:
+        """Places from where to where -> their logits [places, vocabulary], made when they are asked for, in the format of
+        the hidden states."""
+        if self.head is None:
+            return self.at.__getitem__
+        head, linear = self.head, self.head.linear
+        weight = linear.weight.detach().to(self.at.dtype)
+        bias = None if linear.bias is None else linear.bias.detach().to(self.at.dtype)
+        return lambda part: head.shaped(nn.functional.linear(self.at[part], weight, bias).float())
+
     @torch.no_grad()
     def hits(self, targets: Tensor) -> Tensor:
         """How many of `targets`, int64 [places], are the likeliest token at their place; int64 []."""
@@ -95,6 +133,31 @@ class Predictor(nn.Module):
         causal = _causal(model)
         # In a tuple, since weights must not count twice.
         self._asked = (causal if head is None else causal.get_decoder(), head)
+        self._noise: Noise | None = None
+
+    def add_noise(self, alpha: float) -> None:
+        """NEFTune's noise on the embeddings from now on, in training mode."""
+        self._noise = Noise(alpha, _causal(self.model).get_input_embeddings())
+
+    @torch.no_grad()
+    def told(self, *args: Any, **kwargs: Any) -> Predictions:
+        """What the model says; arguments as of a call.  Keeps nothing for a backward pass."""
+        return self.forward(*args, **kwargs)
+
+    def before_tuning(self, *args: Any, **kwargs: Any) -> Predictions:
+        """What the model says without its trained adapter; arguments as of a call.  Keeps nothing for a backward pass and
+        leaves the mode alone."""
+        assert isinstance(self.model, PeftModel), "only an adapter can be switched off"
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with self.model.disable_adapter():
+                said = self.told(*args, **kwargs)
+        finally:
+            self.model.train(was_training)
+        if said.head is not None:
+            said.head = replace(said.head, linear=_untuned_output(_causal(self.model)))
+        return said
 
     @property
     def head(self) -> Head | None:
@@ -116,6 +179,8 @@ class Predictor(nn.Module):
         of the longest of them.
         """
         asked, head = self._asked
+        if self._noise is not None:
+            self._noise.position_ids = position_ids
         said = _said(asked, input_ids, attention_mask, position_ids, bounds, longest)
         return Predictions(said.reshape(-1, said.shape[-1])[places], head, self.loss)
 
@@ -154,6 +219,12 @@ def _heads(causal: PreTrainedModel) -> Iterator[Head]:
     divided, factor = said.get("logits_scaling"), said.get("logit_scale")
     for scale in (*([1 / divided] if divided else []), *([factor] if factor else []), 1.0):
         yield Head(linear, scale, said.get("final_logit_softcapping"))
+
+
+def _untuned_output(causal: PreTrainedModel) -> nn.Linear:
+    """The output head as it was before tuning."""
+    linear = causal.get_output_embeddings()
+    return linear.original_module if isinstance(linear, ModulesToSaveWrapper) else linear
 
 
 def _agrees(causal: PreTrainedModel, head: Head, rows: list[Tensor], truth: Tensor) -> bool:

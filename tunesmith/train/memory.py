@@ -2,6 +2,7 @@
 measure and the model; the estimate's room knows the arithmetic."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,15 @@ from tunesmith.train.objectives import Objective
 from tunesmith.train.runtime import Runtime
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a loss other than plain cross-entropy needs: `anchored`, what the model said before it was tuned; `weights`,
+    bytes of a second model that says it, 0 where the first does."""
+
+    anchored: bool
+    weights: int = 0
+
+
 def settle(
     written: bool | str,
     policy: Predictor,
@@ -37,12 +47,13 @@ def settle(
     batch: Batch,
     optimizer: Optimizer,
     runtime: Runtime,
+    chosen: Chosen | None = None,
 ) -> Memory:
     """Say what a step takes at the most beside what is free, `batch` being the largest micro-batch; warn when that is not
     enough; and where `gradient_checkpointing` is `auto` have as many layers recomputed as are needed."""
     model = bare(policy.model)
     try:
-        step = measured(policy, objective, batch, optimizer, runtime, recomputing=written == "auto")
+        step = measured(policy, objective, batch, optimizer, runtime, recomputing=written == "auto", chosen=chosen)
     except RuntimeError as failure:
         if written == "selective" and "has been mutated" in str(
             failure
@@ -90,9 +101,10 @@ def measured(
     runtime: Runtime,
     *,
     recomputing: bool,
+    chosen: Chosen | None = None,
 ) -> Step:
     """What a step with `batch` as its largest micro-batch is made of.  One layer of each kind is run, as it is, and with
-    `recomputing` also recomputed."""
+    `recomputing` also recomputed.  `chosen`: the loss, where it is not plain cross-entropy."""
     model, batch = bare(policy.model), runtime.to_device(batch)
     with runtime.autocast():
         hidden, run = _reached(policy, objective, batch, structure.layers(model)[1])
@@ -105,9 +117,10 @@ def measured(
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     adapters = sum(weight.nbytes for name, weight in model.named_parameters() if ".lora_" in name)
     kept = state(optimizer)
-    loss, after_loss = _loss(policy, batch, hidden, runtime)
+    loss, after_loss = _loss(policy, batch, hidden, runtime, chosen)
+    beside = 0 if chosen is None else chosen.weights
     return Step(
-        weights=sum(weight.nbytes for weight in model.parameters()) - adapters,
+        weights=sum(weight.nbytes for weight in model.parameters()) - adapters + beside,
         adapters=adapters,
         gradients=sum(weight.nbytes for weight in trained) * (2 if runtime.world_size > 1 else 1),  # and what travels
         optimizer=kept.kept,
@@ -172,7 +185,7 @@ def _layers(model: PreTrainedModel, hidden: Tensor, run: Run) -> Iterator[Layer]
         yield found[kind] if needs_gradient else Layer(kept=0, forward=found[kind].forward, backward=0)
 
 
-def _loss(policy: Predictor, batch: Batch, hidden: Tensor, runtime: Runtime) -> tuple[int, int]:
+def _loss(policy: Predictor, batch: Batch, hidden: Tensor, runtime: Runtime, chosen: Chosen | None) -> tuple[int, int]:
     """Bytes the loss takes at the most, and what of it stays until the backward pass is done."""
     head, model = policy.head, bare(policy.model)
     dtype = runtime.precision.autocast or hidden.dtype
@@ -185,7 +198,8 @@ def _loss(policy: Predictor, batch: Batch, hidden: Tensor, runtime: Runtime) -> 
         return around + tokens * vocabulary * torch.float32.itemsize, 0
     weight = head.linear.weight
     tied = weight.requires_grad and bool(structure.tied_names(model))
+    capped, other, anchored = head.softcap is not None, chosen is not None, chosen is not None and chosen.anchored
     return (
-        around + most_bytes(batch.places.numel(), weight, dtype, softcap=head.softcap is not None),
+        around + most_bytes(batch.places.numel(), weight, dtype, softcap=capped, chosen=other, anchored=anchored),
         weight.nbytes if tied else 0,
     )

@@ -1,11 +1,14 @@
 """What a batch costs.  Knows batches, and that a policy says something at places; knows no optimizer and no step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from tunesmith.data.sample import Batch
+from tunesmith.losses.tokens import TokenLoss
+from tunesmith.models.predict import Predictions
 
 
 @dataclass(slots=True)
@@ -28,20 +31,31 @@ class Objective(Protocol):
 
 
 class NextToken:
-    """Cross-entropy of each trained token given those before it: pre-training and supervised tuning.  A step's loss is the
-    mean over its trained tokens, sum(w * loss) / sum(w) where they have weights."""
+    """The loss of each trained token given those before it: pre-training and supervised tuning.  A step's loss is the mean
+    over its trained tokens, sum(w * loss) / sum(w) where they have weights.
+
+    `each` None: cross-entropy.  `before`: called as a policy is, what the model said before it was tuned, for losses that
+    compare with it.
+    """
+
+    def __init__(self, each: TokenLoss | None = None, before: Callable[..., Predictions] | None = None):
+        self.each, self.before = each, before
 
     def weight(self, batch: Batch) -> float:
         return batch.loss_weight
 
     def __call__(self, policy: nn.Module, batch: Batch, *, count_hits: bool = False) -> Cost:
-        said = policy(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=None if batch.packed else batch.attention_mask,  # packed: positions tell samples apart
-            places=batch.places,
-            bounds=batch.bounds,
-            longest=batch.longest,
-        )
+        asked: dict[str, Any] = {
+            "input_ids": batch.input_ids,
+            "position_ids": batch.position_ids,
+            "attention_mask": None if batch.packed else batch.attention_mask,  # packed: positions tell samples apart
+            "places": batch.places,
+            "bounds": batch.bounds,
+            "longest": batch.longest,
+        }
+        before = None if self.before is None else self.before(**asked)
+        said = policy(**asked)
         hits = said.hits(batch.targets) if count_hits else None
-        return Cost(total=said.cross_entropy(batch.targets, batch.target_weights), hits=hits)
+        if self.each is None:
+            return Cost(total=said.cross_entropy(batch.targets, batch.target_weights), hits=hits)
+        return Cost(total=said.cost(self.each, batch.targets, batch.target_weights, before), hits=hits)

@@ -27,6 +27,7 @@ from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, compiling, loop, memory, room, trackers
 from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
+from tunesmith.train.chosen_loss import chosen_loss
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
@@ -53,7 +54,9 @@ class Session:
         self.model = tuned_model(cfg, inputs.source, runtime, isolated=isolated)
         self.asked = asked(cfg, self.model, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.asked)
-        self.objective = inputs.stage.objective()
+        if cfg.optim.neftune_noise_alpha is not None:
+            self.asked.add_noise(cfg.optim.neftune_noise_alpha)
+        self.objective, self.loss = chosen_loss(cfg, inputs, self.asked, runtime)
         self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
         self.feed = inputs.prepared.feed(self.division)
         self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
@@ -248,7 +251,8 @@ class Session:
             self.inputs.prepared, self.division, self.due.total, self.inputs.tokenizer.pad_token_id, self.asked.ragged
         )
         written = self.cfg.model.gradient_checkpointing
-        return memory.settle(written, self.asked, self.objective, batch, self.optimizer, self.runtime)
+        plain = self.inputs.stage.objective()
+        return memory.settle(written, self.asked, plain, batch, self.optimizer, self.runtime, self.loss)
 
     def _settle_room(self) -> int:
         """About what a checkpoint takes on the disk; a warning when those that are planned will not fit."""

@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     train.resume_from_weights_alone,
     tuning.other_methods_options,
     tuning.options_of_one_value,
+    tuning.losses,
     tuning.identity_start,
     tuning.warmup_ignored,
     data.evaluation_without_data,

@@ -27,7 +27,7 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
 NOT_BUILT_AT_ALL = (
     "data_augmentation", "augment",
     "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
-    "add_special_tokens", "oft_rank", "neftune_noise_alpha", "label_smoothing_factor", "loss",
+    "add_special_tokens", "oft_rank",
     "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
 """Options of which only the default is built."""

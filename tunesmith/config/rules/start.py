@@ -39,8 +39,9 @@ def names_of_the_catalog(asked: Asked) -> Iterator[Finding]:
     for kind, name, value in (
         ("optimizer", "optim", asked.config.optim.optim),
         ("schedule", "lr_scheduler_type", asked.config.optim.lr_scheduler_type),
+        ("loss", "loss", asked.config.optim.loss),
     ):
-        if value not in catalog.names(kind) and value not in NOT_BUILT[name]:
+        if value not in catalog.names(kind) and value not in NOT_BUILT.get(name, ()):
             yield Finding("error", (name,), catalog.unknown(kind, value))
 
 

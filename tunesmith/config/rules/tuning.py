@@ -33,6 +33,9 @@ def options_of_one_value(asked: Asked) -> Iterator[Finding]:
         yield Finding("warning", ("pissa_iter", "lora_init"), "has no effect unless lora_init is pissa")
     if asked.wrote("loraplus_lr_embedding") and not asked.config.optim.loraplus_lr_ratio:
         yield Finding("warning", ("loraplus_lr_embedding",), "has no effect without loraplus_lr_ratio")
+    for name in ("eaft", "asft"):
+        if asked.wrote(f"{name}_alpha") and asked.config.optim.loss != name:
+            yield Finding("warning", (f"{name}_alpha", "loss"), f"has no effect unless loss is {name}")
     if asked.wrote("save_steps") and asked.config.train.save_strategy != "steps":
         text = f"has no effect with save_strategy {asked.config.train.save_strategy}"
         yield Finding("warning", ("save_steps", "save_strategy"), text)
@@ -40,6 +43,22 @@ def options_of_one_value(asked: Asked) -> Iterator[Finding]:
         yield Finding("warning", ("sample_strategy",), "has no effect without max_samples")
     if asked.wrote("buffer_size") and not asked.config.data.streaming:
         yield Finding("warning", ("buffer_size", "streaming"), "has no effect without streaming")
+
+
+def losses(asked: Asked) -> Iterator[Finding]:
+    """A loss is asked for once, and has what it compares with."""
+    optim, stage = asked.config.optim, asked.config.train.stage
+    if optim.loss == "cross_entropy":
+        return
+    if optim.label_smoothing_factor:
+        text = f"goes with loss cross_entropy only, not with {optim.loss}; leave one out"
+        yield Finding("error", ("label_smoothing_factor", "loss"), text)
+    if stage not in ("pt", "sft"):
+        yield Finding("error", ("loss", "stage"), f"{optim.loss} is of the stages pt and sft, not of {stage}")
+    start = asked.config.tuning.lora_init
+    if optim.loss == "asft" and asked.config.tuning.finetuning_type == "lora" and start in ("pissa", "olora"):
+        text = f"asft compares with the model without its adapter, which lora_init {start} changes; leave one out"
+        yield Finding("error", ("loss", "lora_init"), text)
 
 
 def identity_start(asked: Asked) -> Iterator[Finding]:
