@@ -28,6 +28,7 @@ FLOORS: dict[str, float] = {
     "train": 4,
     "export": 4,
     "look": 4.5,
+    "evaluation": 4.5,
     "cli": 5,
     "environment": 5,
     "completion": 5.1,

@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train a model, as the options of a file and the command line say.",
     ),
     "chat": ("tunesmith.generate.chat:chat_command", "Talk to a model, or answer one --prompt."),
+    "eval": (
+        "tunesmith.evaluation.command:eval_command",
+        "Ask a model multiple-choice questions and rows of data; compare it with the model it was tuned from.",
+    ),
     "export": (
         "tunesmith.export.command:export_command",
         "Merge adapters into their base model and write it, or copy a model.",
@@ -39,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command -> where it is, and what it does."""
 
-WITH_OPTIONS = ("train", "chat", "export", "inspect", "lint", "doctor")
+WITH_OPTIONS = ("train", "chat", "eval", "export", "inspect", "lint", "doctor")
 """Commands that take the options of the config."""
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}

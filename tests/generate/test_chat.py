@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tunesmith.generate.chat import HELP, Talk, _take_adapter
+from tunesmith.generate.chat import HELP, Talk, take_adapter
 from tunesmith.generate.sampling import Sampling
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import Conversation
@@ -111,6 +111,6 @@ def test_a_first_folder_beside_a_named_base_is_the_adapter(tmp_path, arguments, 
     def here(words: list[str]) -> Iterator[str]:
         return (word.replace("HERE", str(tmp_path)) for word in words)
 
-    found, rest = _take_adapter([*here(arguments)])
+    found, rest = take_adapter([*here(arguments)])
     assert found == (str(tmp_path) if place else None)
     assert rest == [*here(arguments)][1 if place else 0 :]

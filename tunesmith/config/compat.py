@@ -50,6 +50,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "disable_tqdm": ("disable_progress_bar",),
     "predict_with_generate": ("eval_with_generate",),
     "export_size": ("max_shard_size",),
+    "base_model": ("base",),
 }
 """Canonical name -> spellings that mean the same and take the same values."""
 
@@ -109,8 +110,14 @@ CASELESS = ("optim", "lr_scheduler_type", "loss", "report_to")
 CANONICAL: dict[str, str] = {other: ours for ours, others in ALIASES.items() for other in others}
 
 
-def canonical(name: str) -> str:
-    """Our name of the option that `name` is a spelling of; `name` itself when it is none that is known."""
+MEANT_BY: dict[str, dict[str, str]] = {"eval": {"batch_size": "per_device_eval_batch_size"}}
+"""Command -> spellings that mean another option there than elsewhere."""
+
+
+def canonical(name: str, command: str = "") -> str:
+    """Our name of the option that `name` is a spelling of for a command; `name` itself when it is none that is known."""
+    if name in MEANT_BY.get(command, {}):
+        return MEANT_BY[command][name]
     if name in SWITCHES:
         return SWITCHES[name].option
     return RATIOS.get(name) or CANONICAL.get(name, name)

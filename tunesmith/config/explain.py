@@ -21,12 +21,13 @@ from tunesmith.config.shapes import BOUND_WORDS, Shape, number, shape_of
 
 TITLES = {
     "model": "Model", "data": "Data", "tuning": "Tuning", "optim": "Optimizer", "train": "Run", "generate": "Answers",
-    "export": "Export",
+    "export": "Export", "evaluate": "Evaluation",
 }  # fmt: skip
 COMMAND_SECTIONS = {
-    "train": ("model", "data", "tuning", "optim", "train", "generate", "export"),
+    "train": ("model", "data", "tuning", "optim", "train", "generate", "export", "evaluate"),
     "chat": ("model", "data", "generate"),
     "export": ("model", "data", "export"),
+    "eval": ("model", "data", "train", "generate", "evaluate"),
     "inspect": ("model", "data", "train"),
     "lint": ("model", "data", "train"),
     "doctor": ("model", "tuning", "optim", "train"),
@@ -37,6 +38,7 @@ USAGE = {
     "train": "tunesmith train [FILE...] [name=value...] [--name value...]",
     "chat": "tunesmith chat MODEL [FILE...] [name=value...] [--name value...]",
     "export": "tunesmith export MODEL [FILE...] [name=value...] [--name value...]",
+    "eval": "tunesmith eval MODEL [FILE...] [name=value...] [--name value...]",
     "inspect": "tunesmith inspect [FILE...] [name=value...] [--name value...]",
     "lint": "tunesmith lint [FILE...] [name=value...] [--name value...]",
     "doctor": "tunesmith doctor [FILE...] [name=value...] [--name value...]",
@@ -264,9 +266,14 @@ def _markdown_row(name: str) -> str:
 
 
 def explain_command(words: list[str]) -> int:
-    """Print one option's page, or all options by name; `--markdown` prints the docs page."""
+    """Print one option's page, or all options by name; `--markdown` and `--foreign` print pages of the docs."""
     if words == ["--markdown"]:
         log.say(markdown().rstrip())
+        return 0
+    if words == ["--foreign"]:
+        from tunesmith.config import foreign_page
+
+        log.say(foreign_page.markdown().rstrip())
         return 0
     if not words:
         for section, cls in SECTIONS.items():

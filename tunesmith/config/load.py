@@ -21,7 +21,7 @@ COMMAND_LINE = 1_000_000
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json", ".txt", ".sh", ".bat", ".ps1", ".cmd")
 LARGEST_FILE_BYTES = 4_000_000
-POSITIONAL = {"chat": "model_name_or_path", "export": "model_name_or_path"}
+POSITIONAL = {"chat": "model_name_or_path", "eval": "model_name_or_path", "export": "model_name_or_path"}
 """Command -> the option that a word without a name stands for."""
 
 READ_FOR = {"inspect": "train", "lint": "train"}
@@ -61,13 +61,16 @@ def load(arguments: list[str], command: str) -> Loaded:
     if None in layers:
         problems.doubted.update(rules.NEEDS.get(command, ()))  # they may stand in the file that can't be read
     for written in (*layers, [*on_line, *extra]):
-        _lay_over(values, _layer(written or (), problems))
+        _lay_over(values, _layer(written or (), problems, command))
+    if _only_evaluates(values):
+        values["do_train"] = Value(False, values["eval_dataset"].written)
+        problems.remark(log.note, "do_train", "false, since only eval_dataset names data")
     if "lang" in values:
         language.speak(values["lang"].value)
     config = _config({name: entry.value for name, entry in values.items()})
     given = frozenset(values)
     findings = [one for one in rules.check(config, given, command) if not problems.doubted.intersection(one.options)]
-    _report(problems, findings, values)
+    _report(problems, findings, values, command)
     _hide_secrets(values, environment)
     problems.tell(quiet=PARENT_VARIABLE in os.environ)
     os.environ |= environment
@@ -75,6 +78,12 @@ def load(arguments: list[str], command: str) -> Loaded:
         os.environ[DEBUG_VARIABLE] = "1"
     origins = {name: values[name].written.origin(name) if name in values else "default" for name in fields()}
     return Loaded(config, origins, given, files)
+
+
+def _only_evaluates(values: dict[str, Value]) -> bool:
+    """Whether rows are to be evaluated or answered, and none are named to train on."""
+    asked = any(name in values and values[name].value is True for name in ("do_eval", "do_predict"))
+    return asked and "eval_dataset" in values and not {"do_train", "dataset"} & {*values}
 
 
 def _hide_secrets(values: dict[str, Value], environment: dict[str, str]) -> None:
@@ -180,11 +189,11 @@ def _text(source: Source) -> str | None:
         return None
 
 
-def _layer(options: Iterable[Written], problems: Problems) -> dict[str, Value]:
+def _layer(options: Iterable[Written], problems: Problems, command: str) -> dict[str, Value]:
     """One file's or the command line's values by canonical name.  Two spellings that disagree are a problem."""
     values: dict[str, Value] = {}
     for written in options:
-        name = compat.canonical(written.name)
+        name = compat.canonical(written.name, command)
         if name not in fields():
             _foreign(written, problems)
             continue
@@ -244,7 +253,7 @@ def _config(values: dict[str, Any]) -> Config:
     return Config.model_validate({section: SECTIONS[section](**given) for section, given in flat.items()})
 
 
-def _report(problems: Problems, findings: list[rules.Finding], values: dict[str, Value]) -> None:
+def _report(problems: Problems, findings: list[rules.Finding], values: dict[str, Value], command: str) -> None:
     """What the rules found, errors at the place of the first of their options that was written."""
     for one in findings:
         written = next((values[name].written for name in one.options if name in values), None)
@@ -253,5 +262,5 @@ def _report(problems: Problems, findings: list[rules.Finding], values: dict[str,
         elif written is None:
             problems.add(Place(COMMAND_LINE, COMMAND_LINE), f"{one.options[0]}: {one.text}")
         else:
-            spelled = written.shown if compat.canonical(written.name) == one.options[0] else one.options[0]
+            spelled = written.shown if compat.canonical(written.name, command) == one.options[0] else one.options[0]
             problems.add(written.place, f"{spelled}: {one.text}")

@@ -5,6 +5,7 @@ from functools import cache
 from pydantic.fields import FieldInfo
 
 from tunesmith.config.data import DataConfig
+from tunesmith.config.evaluate import EvaluateConfig
 from tunesmith.config.export import ExportConfig
 from tunesmith.config.generate import GenerateConfig
 from tunesmith.config.model import ModelConfig
@@ -21,6 +22,7 @@ SECTIONS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "generate": GenerateConfig,
     "export": ExportConfig,
+    "evaluate": EvaluateConfig,
 }
 
 
@@ -34,6 +36,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
     def flat(self) -> dict[str, object]:
         """Every option by its flat name, in the order of the sections."""

@@ -28,7 +28,7 @@ A line that should begin with a slash: put a space before it.  Ctrl-C stops an a
 
 def chat_command(arguments: list[str]) -> int:
     """Talk to a model: `tunesmith chat MODEL [--prompt TEXT] [any option of generation]`; returns the exit code."""
-    place, arguments = _take_adapter(arguments)
+    place, arguments = take_adapter(arguments)
     loaded = load(arguments, command="chat")
     cfg = settle(loaded.config, loaded.given, place)
     if cfg.generate.prompt is not None and not cfg.generate.prompt.strip():
@@ -115,7 +115,7 @@ class Talk:
         note("system prompt", self._system or "the template's own")
 
 
-def _take_adapter(arguments: list[str]) -> tuple[str | None, list[str]]:
+def take_adapter(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The folder that comes first when a later option names its base model, and the other arguments."""
     options = (word[2:].partition("=")[0].replace("-", "_") for word in arguments[1:] if word.startswith("--"))
     names = {canonical(option) for option in options}

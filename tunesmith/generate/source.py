@@ -26,6 +26,7 @@ REMEMBERED = (
     *FORM,
     "default_system",
     "allow_special_tokens",
+    "placeholders",
     "model_revision",
     "cache_dir",
     "use_modelscope",

@@ -42,7 +42,7 @@ class TransformersEngine:
         stop_tokens: Iterable[int] = (),
     ):
         self.model = model
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._encode = encode
         self.stops = stops(model, tokenizer, stop_words, stop_tokens)
         self.longest: int | None = model.config.get_text_config().to_dict().get("max_position_embeddings")
@@ -109,7 +109,7 @@ class TransformersEngine:
     def text(self, sampling: Sampling) -> AnswerText:
         """An answer that grows by tokens."""
         decode = partial(
-            self._tokenizer.decode,
+            self.tokenizer.decode,
             skip_special_tokens=sampling.skip_special_tokens,
             clean_up_tokenization_spaces=False,
         )
@@ -155,7 +155,7 @@ class TransformersEngine:
 
     def pad_token(self) -> int:
         """A token to fill rows up with; it is masked, so any will do where the tokenizer names none."""
-        pad = self._tokenizer.pad_token_id
+        pad = self.tokenizer.pad_token_id
         return pad if pad is not None else min(self.stops.tokens, default=0)
 
 

@@ -3,7 +3,7 @@
 Each rule is a function with its reason; it yields findings that name the options they are about.
 """
 
-from tunesmith.config.rules import built, data, export, start, train, tuning
+from tunesmith.config.rules import built, data, evaluate, export, start, train, tuning
 from tunesmith.config.rules.asked import Asked, Finding, Rule
 from tunesmith.config.rules.built import NOT_BUILT, NOT_BUILT_AT_ALL
 from tunesmith.config.rules.start import NEEDS
@@ -33,6 +33,8 @@ RULES: tuple[Rule, ...] = (
     tuning.identity_start,
     tuning.warmup_ignored,
     data.evaluation_without_data,
+    evaluate.something_to_ask,
+    evaluate.evaluate_elsewhere,
     data.answers,
     train.eval_steps_without_strategy,
     train.best_without_evaluation,

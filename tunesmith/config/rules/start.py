@@ -13,6 +13,7 @@ NEEDS = {
     "inspect": ("model_name_or_path", "dataset"),
     "lint": ("dataset",),
     "export": ("model_name_or_path", "export_dir"),
+    "eval": ("model_name_or_path",),
 }
 """Command -> options it can't do without."""
 
@@ -28,7 +29,9 @@ def needed(asked: Asked) -> Iterator[Finding]:
     for name in NEEDS.get(asked.command, ()):
         evaluates_only = name == "dataset" and not asked.config.train.do_train and asked.config.data.eval_dataset
         has_adapter = (
-            name == "model_name_or_path" and asked.command == "chat" and asked.config.model.adapter_name_or_path
+            name == "model_name_or_path"
+            and asked.command in ("chat", "eval")
+            and asked.config.model.adapter_name_or_path
         )
         if not asked.flat[name] and not evaluates_only and not has_adapter:
             yield Finding("error", (name,), f"is missing: {EXAMPLES[name]}")
