@@ -153,6 +153,13 @@ def test_the_page_of_parameters_is_what_is_declared() -> None:
     assert page.read_text(encoding="utf-8") == markdown(), "run: tunesmith explain --markdown > docs/parameters.md"
 
 
+def test_the_page_of_other_programs_names_is_what_is_known() -> None:
+    from tunesmith.config.foreign_page import markdown
+
+    page = REPOSITORY / "docs" / "foreign.md"
+    assert page.read_text(encoding="utf-8") == markdown(), "run: tunesmith explain --foreign > docs/foreign.md"
+
+
 def test_every_other_spelling_is_on_the_page_for_migrants() -> None:
     from tunesmith.config import compat
 

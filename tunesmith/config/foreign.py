@@ -11,11 +11,13 @@ _NO_PROCESS_TRICKS = "processes are set up by this program itself"
 _SAME_RESULT = "it makes training faster with the same result, and is not built yet"
 _VISION = "it is about images, audio or video, which are not built yet"
 _ENGINE = "it configures an inference engine that is not built yet"
-_KT = "it configures an engine that is not built yet"
+_KT = "it configures KTransformers, which is not built yet"
 _HUB = "uploading is not built yet; the run's folder can be uploaded with `hf upload`"
 _QUANTIZED = "it has an effect on quantized models only, which are not built yet"
 _RL = "it belongs to a stage that is not built yet"
 _RAY = "it configures Ray, which is not built yet"
+_MEGATRON = "it configures Megatron, which is not built yet"
+_V1 = "it belongs to LLaMA-Factory's v1 form, whose keys are nested"
 _SWANLAB = "set it in SwanLab's own environment variables"
 _TRACKIO = "set it in Trackio's own environment variables"
 
@@ -190,20 +192,36 @@ INERT: dict[str, str] = {
     "fp8_backend": "fp8 is not built yet",
     "fp8_enable_fsdp_float8_all_gather": "fp8 is not built yet",
     "optim_target_modules": "it belongs to optimizers that are not built yet",
-    "eval_num_beams": "it belongs to evaluation by generation, which is not built yet",
-    "generation_max_length": "it belongs to evaluation by generation, which is not built yet",
-    "generation_num_beams": "it belongs to evaluation by generation, which is not built yet",
-    "generation_config": "it belongs to evaluation by generation, which is not built yet",
-    "sortish_sampler": "it belongs to evaluation by generation, which is not built yet",
+    "sortish_sampler": "rows are always answered the longest first",
     "export_quantization_nsamples": _QUANTIZED,
     "export_quantization_maxlen": _QUANTIZED,
     "ray_run_name": _RAY,
     "ray_storage_path": _RAY,
     "ray_storage_filesystem": _RAY,
-    "ray_num_workers": _RAY,
     "ray_init_kwargs": _RAY,
     "resources_per_worker": _RAY,
     "placement_strategy": _RAY,
+    "cpu_infer": _KT,
+    "chunk_size": _KT,
+    "mode": _KT,
+    "kt_force_think": _KT,
+    "kt_cpu_activation": _KT,
+    "kt_config": _KT,
+    "bias_activation_fusion": _MEGATRON,
+    "apply_rope_fusion": _MEGATRON,
+    "use_distributed_optimizer": _MEGATRON,
+    "overlap_param_gather": _MEGATRON,
+    "overlap_grad_reduce": _MEGATRON,
+    "moe_grouped_gemm": _MEGATRON,
+    "moe_token_dispatcher_type": _MEGATRON,
+    "recompute_granularity": _MEGATRON,
+    "model_class": _V1,
+    "kernel_config": _V1,
+    "sample_backend": _V1,
+    "compute_dtype": "`compute_type` says in which form a model is held",
+    "device_map": "the device is chosen by `device`",
+    "block_diag_attn": "rows packed together never see each other, unless packing is contaminated",
+    "download_mode": "what was downloaded is used again; HF_HOME says where it lies",
     "master_addr": "under torchrun the environment says it",
     "master_port": "under torchrun the environment says it",
 }
@@ -253,6 +271,20 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "deepspeed": _OFF,
     "push_to_hub": _OFF,
     "max_length": _OFF,
+    "eval_num_beams": (*_OFF, 1),
+    "generation_num_beams": (*_OFF, 1),
+    "generation_max_length": _OFF,
+    "generation_config": _OFF,
+    "freeze_original_embeddings": _OFF,
+    "ray_num_workers": (*_OFF, 1),
+    "tensor_model_parallel_size": (*_OFF, 1),
+    "pipeline_model_parallel_size": (*_OFF, 1),
+    "expert_model_parallel_size": (*_OFF, 1),
+    "sequence_parallel": _OFF,
+    "peft_config": _OFF,
+    "quant_config": _OFF,
+    "dist_config": _OFF,
+    "train_dataset": _OFF,
 }
 """Names that would change training and do not exist yet -> the values with which they would not."""
 
@@ -261,7 +293,22 @@ INSTEAD: dict[str, str] = {
     "compute_accuracy": "write `metrics: accuracy`",
     "adafactor": "write `optim: adafactor`",
     "max_length": "write `max_new_tokens`, which counts the answer alone",
+    "eval_num_beams": "write `num_beams`",
+    "generation_num_beams": "write `num_beams`",
+    "generation_max_length": "write `max_new_tokens`, which counts the answer alone",
+    "generation_config": "each option of generation has a name of its own, such as `temperature`",
     "eval_on_start": "`do_train: false` with `do_eval: true` evaluates the model as it is",
+    "ray_num_workers": f"{_RAY}; nproc_per_node says how many processes train here",
+    "tensor_model_parallel_size": _MEGATRON,
+    "pipeline_model_parallel_size": _MEGATRON,
+    "expert_model_parallel_size": _MEGATRON,
+    "sequence_parallel": _MEGATRON,
+    "use_mca": _MEGATRON,
+    "use_kt": _KT,
+    "peft_config": f"{_V1}; write `finetuning_type`, `lora_rank`, `lora_alpha`, `lora_target`",
+    "quant_config": f"{_V1}; write `quantization_bit`",
+    "dist_config": f"{_V1}; nproc_per_node says how many processes train here",
+    "train_dataset": f"{_V1}; write `dataset`",
     "train_sampling_strategy": "`disable_shuffling` and `batching` say it here",
 }
 """What does the same here."""
