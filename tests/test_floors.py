@@ -14,6 +14,7 @@ FLOORS: dict[str, float] = {
     "log": 0.0,
     "language": 0.1,
     "files": 0.1,
+    "shortage": 0.1,
     "catalog": 0.1,
     "config": 0.2,
     "templates": 1,
@@ -40,7 +41,19 @@ PLAIN_ROOMS = {"templates": {"log"}, "losses": {"log", "compiled"}}
 """Rooms that take plain values, and the little they may import."""
 
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy", "safetensors", "matplotlib"}
-NEVER_HEAVY = ("log", "language", "catalog", "config", "files", "jobs", "cli", "environment", "completion", "__main__")
+NEVER_HEAVY = (
+    "log",
+    "language",
+    "catalog",
+    "config",
+    "files",
+    "shortage",
+    "jobs",
+    "cli",
+    "environment",
+    "completion",
+    "__main__",
+)
 """Rooms that import none of the heavy libraries at the top of a file."""
 
 FORBIDDEN_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "manager", "base"}

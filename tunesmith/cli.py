@@ -61,7 +61,7 @@ EXIT_CODES = {
 }
 """Exit code -> when a command ends with it.  Those of errors are their classes' own."""
 
-INTERRUPTED, BROKEN_PIPE, INTERNAL_ERROR, WRONG_USE, OUT_OF_MEMORY = 130, 141, 1, 2, 4
+INTERRUPTED, BROKEN_PIPE, INTERNAL_ERROR, WRONG_USE = 130, 141, 1, 2
 
 ABOUT_EXIT_CODES = "exit-codes"
 """What `help` explains beside the commands."""
@@ -119,6 +119,7 @@ def _unknown(command: str) -> int:
 
 def _failure(problem: Exception, words: list[str]) -> int:
     """Say what went wrong in a sentence; where, only on request.  Returns the exit code."""
+    from tunesmith import shortage
     from tunesmith.config.load import DEBUG_VARIABLE
 
     tells_all = os.environ.get(DEBUG_VARIABLE) == "1" or "--debug" in words
@@ -126,13 +127,13 @@ def _failure(problem: Exception, words: list[str]) -> int:
         import traceback
 
         sys.stderr.write(log.redacted(traceback.format_exc()))
+    if shortage.ran_out(problem):
+        log.error(f"out of memory: {shortage.reason(problem)} (--debug shows where)")
+        return log.OutOfMemory.exit_code
     if isinstance(problem, log.TunesmithError):
         log.error(str(problem))
         return problem.exit_code
     text = log.redacted(" ".join(str(problem).split()))[:500]
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":  # torch's, known by name only
-        log.error(f"out of memory: {text}")
-        return OUT_OF_MEMORY
     if not tells_all:
         log.error(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)")
     return INTERNAL_ERROR

@@ -47,6 +47,12 @@ class RunError(TunesmithError):
     exit_code = 1
 
 
+class OutOfMemory(TunesmithError):
+    """Memory ran out; the message says what for, and what takes less."""
+
+    exit_code = 4
+
+
 class MissingExtra(TunesmithError):
     """An optional package is needed and not installed; the message is the command that installs it."""
 

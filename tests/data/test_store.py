@@ -168,6 +168,13 @@ def test_a_named_folder_is_written_read_and_refused_when_it_does_not_fit(
     assert "read from" in run(path, tokenized_path=str(folder), cutoff_len=64)[1]
 
 
+@pytest.mark.parametrize("place", ["a.txt", "a.txt/x", "/proc/x", "/dev/null"])
+def test_a_named_folder_that_can_be_none_is_told(run: Run, write: Write, tmp_path: Path, place: str) -> None:
+    write("a.txt", "precious")
+    with pytest.raises(OptionError, match=r"tokenized_path: .* (is a file, and must be|can't be made: )"):
+        run(write("a.json", DATA), tokenized_path=str(tmp_path / place))
+
+
 def test_a_named_folder_with_other_files_is_left_alone(run: Run, write: Write, tmp_path: Path) -> None:
     write("named/train/thesis.txt", "precious")
     with pytest.raises(OptionError, match="holds files that are no prepared data"):

@@ -1,5 +1,6 @@
 """What is free is the least of what the system can give and what the control group leaves."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ CPU = torch.device("cpu")
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(free, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(free, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(free, "_kept_by_malloc", lambda: 0)
     return tmp_path
 
 
@@ -38,3 +41,25 @@ def test_of_an_older_group(files: Path) -> None:
         (files / "memory" / f"memory.{name}").write_text(value)
     (files / "memory" / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 50\n")
     assert free.free_bytes(CPU) == 4050
+
+
+def test_of_the_limits_of_a_process(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (files / "status").write_text("VmPeak:\t 9 kB\nVmSize:\t  30 kB\nVmData:\t  10 kB\n")
+    limits = {resource.RLIMIT_AS: 50 * 1024, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limits[which], resource.RLIM_INFINITY))
+    assert free.free_bytes(CPU) == 20 * 1024
+    limits[resource.RLIMIT_DATA] = 15 * 1024
+    assert free.free_bytes(CPU) == 5 * 1024
+    monkeypatch.setattr(free, "_kept_by_malloc", lambda: 100)
+    assert free.free_bytes(CPU) == 5 * 1024 + 100
+
+
+def test_what_malloc_keeps_is_counted() -> None:
+    """Of the C library that has such a count; small blocks stay with the process."""
+    before = free._kept_by_malloc()
+    if not before:
+        pytest.skip("this C library does not say")
+    held = [torch.empty(16, 1024) for _ in range(64)]
+    kept = free._kept_by_malloc()
+    del held
+    assert free._kept_by_malloc() > kept

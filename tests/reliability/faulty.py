@@ -8,6 +8,7 @@ tiny model costs less than a second.
 import ctypes
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,13 +29,15 @@ PLACES = (REPOSITORY, REPOSITORY / "tests", REPOSITORY / "tests" / "reliability"
 @dataclass(frozen=True)
 class Fault:
     """What happens to a process at its file operation number `at` below a folder: a signal, or failing from there on with
-    `error`.  `room`: bytes that can be written before writes fail.  `reads`: opening a file to read it counts as well."""
+    `error`.  `room`: bytes that can be written before writes fail.  `reads`: opening a file to read it counts as well.
+    `memory`: bytes that the process may take of address space beyond what it has; None: as much as there is."""
 
     at: int = 0
     signal: int = 0
     error: int = 0
     room: int = -1
     reads: bool = False
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -151,12 +154,16 @@ def _tell(answer: Any) -> None:
 
 
 def _be(
-    library: ctypes.CDLL, words: list[str], root: str, fault: dict[str, int], said: str, environment: dict[str, str]
+    library: ctypes.CDLL, words: list[str], root: str, fault: dict[str, Any], said: str, environment: dict[str, str]
 ) -> None:
     """Be the command."""
     from warm import command
 
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     at, room = ctypes.c_long(fault["at"]), ctypes.c_long(fault["room"])
+    if fault["memory"] is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + fault["memory"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     library.faults_arm(root.encode(), at, fault["signal"], fault["error"], room, int(fault["reads"]))
     command(words, root, environment, [os.open(os.devnull, os.O_RDONLY), output, os.dup(output)])

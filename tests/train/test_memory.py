@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tunesmith.estimate.memory import Memory
 from tunesmith.log import ModelError
 from tunesmith.models import recompute
 from tunesmith.models.tuning.fused import fuse
-from tunesmith.train import memory, policy
+from tunesmith.train import cheaper, memory, policy, trial
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.session import Session
 from tunesmith.train.stop import Stops
@@ -74,10 +75,11 @@ def test_as_many_layers_are_recomputed_as_are_needed(
 def test_too_little_memory_is_told_before_the_first_step(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(cheaper, "free_bytes", lambda device: 1000)
     train("run")
-    assert "warning: memory: a step needs" in capsys.readouterr().err
-    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
+    told = capsys.readouterr().err
+    assert "warning: memory: a step needs" in told and "gradient_checkpointing: true would take" in told
+    monkeypatch.setattr(cheaper, "free_bytes", lambda device: None)
     train("unknown")
     assert "warning: memory" not in capsys.readouterr().err
 
@@ -89,6 +91,33 @@ def test_measuring_changes_no_bit(train: Train, monkeypatch: pytest.MonkeyPatch)
     runs.append(train("not measured", lora_dropout=0.3))
     first, second = (load_file(run / "adapter_model.safetensors") for run in runs)
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+def test_trying_changes_no_bit(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a run that is tried end otherwise: with dropout, an optimizer's state, and evaluation."""
+    tried: list[int] = []
+    attempt = trial.try_step
+
+    def counted(*given: Any) -> None:
+        tried.append(1)
+        attempt(*given)
+
+    monkeypatch.setattr(trial, "try_step", counted)
+    runs = []
+    for due in (True, False):
+        monkeypatch.setattr(trial, "is_due", lambda needed, device, due=due: due)
+        runs.append(train(f"tried {due}", lora_dropout=0.3, val_size=4, max_steps=3))
+    assert tried == [1]
+    first, second = (load_file(run / "adapter_model.safetensors") for run in runs)
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+def test_a_step_is_tried_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = Memory(100, 0, 10, 20, 30, 0, 0)
+    for free, due in ((119, True), (121, False), (None, False)):
+        monkeypatch.setattr(trial, "free_bytes", lambda device, free=free: free)
+        assert trial.is_due(needed, torch.device("cpu")) == due
+    assert trial.is_due(needed, torch.device("cuda"))
 
 
 def test_a_model_that_changes_products_is_told_before_the_first_step(

@@ -26,7 +26,7 @@ from tunesmith.data.cut import Tokens
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader, Unusable
-from tunesmith.log import DataError, RunError
+from tunesmith.log import DataError, OutOfMemory
 from tunesmith.templates.conversation import Conversation
 
 _SPACES = re.compile(r"\s+")
@@ -218,7 +218,7 @@ class Workers:
             while ahead:
                 yield ahead.popleft().result()
         except BrokenProcessPool as reason:
-            raise RunError(
+            raise OutOfMemory(
                 "a process that prepared rows was killed, most likely for its memory; "
                 "fewer preprocessing_num_workers or a smaller preprocessing_batch_size need less"
             ) from reason

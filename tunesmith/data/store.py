@@ -99,8 +99,15 @@ def cached(names: str, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
 def named(folder: Path, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
     """Rows in the folder the user named: read if they fit the options, prepared and written if there are none.  Raises
     OptionError when the folder holds something else, or rows prepared in another way."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.parent / f".{folder.name}.lock"):
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"tokenized_path: {folder} is a file, and must be a folder or not be there")
+    lock = folder.parent / f".{folder.name}.lock"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as reason:
+        raise OptionError(f"tokenized_path: {folder} can't be made: {reason.strerror}") from reason
+    with _lock(lock):
         stored = None if anew else _read(folder)
         if stored is None:
             if folder.exists() and any(folder.iterdir()) and not (folder / META).is_file():

@@ -32,15 +32,17 @@ def measure(run: Callable[[Tensor], Tensor], given: Tensor, weights: Sequence[nn
     assert all(weight.grad is None for weight in trained), "measured before anything is trained"
     devices = [given.device] if given.is_cuda else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        for weight in trained:
-            weight.grad = torch.zeros_like(weight)
-        given = given.detach().requires_grad_(True)
-        given.grad = torch.zeros_like(given)
-        with Live() as live:
-            result = run(given)
-            kept, forward = live.now, live.peak
-            live.peak = live.now
-            result.backward(torch.zeros_like(result))
-        for weight in trained:
-            weight.grad = None
+        try:
+            for weight in trained:
+                weight.grad = torch.zeros_like(weight)
+            given = given.detach().requires_grad_(True)
+            given.grad = torch.zeros_like(given)
+            with Live() as live:
+                result = run(given)
+                kept, forward = live.now, live.peak
+                live.peak = live.now
+                result.backward(torch.zeros_like(result))
+        finally:
+            for weight in trained:
+                weight.grad = None
     return Layer(kept, forward, live.peak)

@@ -1,6 +1,8 @@
 """How much memory a device has left for this process.  Knows Linux's files and torch's GPU figures; knows no model."""
 
+import ctypes
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,17 +10,20 @@ import torch
 
 GROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 
 
 def free_bytes(device: torch.device) -> int | None:
     """Bytes that more tensors may take.  On a GPU, what torch keeps for itself counts as free.  On a CPU, what the system
-    can give, within its control group's limit, and this process's share where a launcher started several; None where
-    nobody says."""
+    can give and malloc keeps, within its control group's limit, and this process's share where a launcher started several; within the
+    process's own limits (`ulimit -v`, `-d`); None where nobody says."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    limits = [*_available(), *_left_in_group()]
-    return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if limits else None
+    kept = _kept_by_malloc()
+    shared, processes = [*_available(), *_left_in_group()], int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    least = min([*(free // processes for free in shared), *_left_to_process()], default=None)
+    return None if least is None else least + kept
 
 
 def _available() -> Iterator[int]:
@@ -39,6 +44,35 @@ def _left_in_group() -> Iterator[int]:
             stat = _read((GROUPS / limit).parent / "memory.stat")
             cached = dict(line.split() for line in stat.splitlines()).get(gives_way, "0")
             yield max(0, int(most) - int(now) + int(cached))
+
+
+def _left_to_process() -> Iterator[int]:
+    """Of the limits that a process is given, which `ulimit` shows."""
+    taken = dict(line.split(":", 1) for line in _read(STATUS).splitlines() if ":" in line)
+    for name, limit in (("VmSize", resource.RLIMIT_AS), ("VmData", resource.RLIMIT_DATA)):
+        most = resource.getrlimit(limit)[0]
+        if most != resource.RLIM_INFINITY and name in taken:
+            yield max(0, most - int(taken[name].split()[0]) * 1024)
+
+
+class _Mallinfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    )
+
+
+def _kept_by_malloc() -> int:
+    """Bytes that were freed and are kept for the next blocks; 0 where the C library does not say."""
+    libc = ctypes.CDLL(None)
+    try:
+        ask = libc.mallinfo2
+    except AttributeError:
+        return 0
+    ask.restype = _Mallinfo
+    return int(ask().fordblks)
 
 
 def _read(path: Path) -> str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tunesmith import files, log
+from tunesmith import files, log, shortage
 from tunesmith.config.load import Loaded, load
 from tunesmith.config.schema import Config
 from tunesmith.data.chat_format import chat_format
@@ -13,7 +13,7 @@ from tunesmith.export import beside, plan
 from tunesmith.export.hub import upload
 from tunesmith.export.plan import GIGABYTE, Plan
 from tunesmith.generate.source import run_options, settle
-from tunesmith.log import RunError
+from tunesmith.log import OutOfMemory, RunError
 from tunesmith.models.where import Source, find, find_adapters
 from tunesmith.templates.conversation import ChatFormat
 from tunesmith.templates.resolve import TokenizerWords
@@ -84,6 +84,8 @@ def _appearing(final: Path) -> Iterator[Path]:
             yield folder
             files.publish_folder(folder, final)
     except Exception as problem:
+        if (found := shortage.found(problem)) is not None:
+            raise OutOfMemory(f"out of memory while {final} was made: nothing is left of it ({found})") from problem
         if not isinstance(problem, OSError) and not files.is_full(problem):
             raise
         reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem

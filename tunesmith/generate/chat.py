@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tunesmith import shortage
 from tunesmith.config.compat import canonical
 from tunesmith.config.load import load
 from tunesmith.generate.engine import Engine
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.source import settle
-from tunesmith.log import OptionError, TunesmithError, error, note
+from tunesmith.log import OptionError, OutOfMemory, TunesmithError, error, note
 from tunesmith.models.complete import check
 from tunesmith.models.where import find, find_adapters
 from tunesmith.templates.conversation import Conversation, Message
@@ -103,6 +104,12 @@ class Talk:
             except KeyboardInterrupt:
                 if not self._patient:
                     raise
+            except Exception as problem:
+                found = shortage.found(problem)
+                if found is None:
+                    raise
+                less = "a shorter conversation (/clear) or a smaller max_new_tokens takes less"
+                raise OutOfMemory(f"out of memory while answering: {less} ({found})") from problem
         print(flush=True)
         self._messages = [*turns, Message("assistant", "".join(pieces))]
 

@@ -6,8 +6,9 @@
 import torch
 from transformers import PreTrainedModel
 
-from tunesmith import log
+from tunesmith import log, shortage
 from tunesmith.config.model import ModelConfig
+from tunesmith.log import OutOfMemory
 from tunesmith.models import architecture, complete
 from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
@@ -48,7 +49,17 @@ def load_model(
         log.note(str(source.folder), "its weights are pickled .bin files; they are read without running what they hold")
     config, _ = architecture.read(source, cfg)
     trusted = bool(architecture.code_that_runs(source, cfg))
-    model = read_weights(source, config, dtype=dtype, device=device, attention=attention, trusted=trusted)
+    try:
+        model = read_weights(source, config, dtype=dtype, device=device, attention=attention, trusted=trusted)
+    except Exception as problem:
+        if (found := shortage.found(problem)) is None:
+            raise
+        held = sum(path.stat().st_size for path in files.files)
+        kind = str(dtype).removeprefix("torch.")
+        raise OutOfMemory(
+            f"out of memory while {source.folder} was loaded in {kind}, of which its files hold {held:,} bytes; "
+            f"compute_type: pure_bf16, where it is not that, or a smaller model takes less ({found})"
+        ) from problem
     check_stored(model, files.odd, str(source.folder))
     check_finite(model.named_parameters(), f"{source.folder} read as {str(dtype).removeprefix('torch.')}")
     model.name_or_path = model.config.name_or_path = source.name

@@ -2,17 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from tunesmith import shortage
 from tunesmith.config.schema import Config
 from tunesmith.data.batches import batch_of
 from tunesmith.data.division import FILLER, Division, divide
-from tunesmith.data.sample import Samples
+from tunesmith.data.sample import Batch, Samples
+from tunesmith.estimate.live import Live
+from tunesmith.estimate.memory import gib
+from tunesmith.log import OutOfMemory
 from tunesmith.models.predict import Predictor
+from tunesmith.train import trial
 from tunesmith.train.best import prefix
 from tunesmith.train.events import speed
 from tunesmith.train.inputs import Inputs
@@ -53,7 +59,8 @@ def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Confi
     pad_id = inputs.tokenizer.pad_token_id
     size, merged = cfg.train.per_device_eval_batch_size, "merged_batches" not in cfg.model.disable_speedups
     for name, samples in evals.items():
-        with Progress(f"evaluating {name}", disable=cfg.train.disable_tqdm) as progress:
+        shown = Progress(f"evaluating {name}", disable=cfg.train.disable_tqdm)
+        with _telling_what_takes_less(policy, inputs, runtime, cfg), shown as progress:
             found = evaluate(
                 policy,
                 objective,
@@ -67,6 +74,57 @@ def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Confi
             )
         results |= found.results(prefix(list(evals), name))
     return results
+
+
+def try_largest(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> None:
+    """Evaluate the largest micro-batch, and forget what comes out.  Raises OutOfMemory."""
+    if inputs.prepared.evals:
+        with _telling_what_takes_less(policy, inputs, runtime, cfg):
+            batch = largest_batch(policy, inputs, runtime, cfg, cfg.train.per_device_eval_batch_size)
+            trial.try_evaluation(policy, inputs.stage.objective(), batch, runtime)
+
+
+def largest_batch(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config, size: int) -> Batch:
+    """The largest micro-batch of all evaluation sets, with a `per_device_eval_batch_size` of `size`."""
+    samples = max(inputs.prepared.evals.values(), key=lambda rows: int(rows.lengths.max(initial=0)))
+    enough = None if "merged_batches" in cfg.model.disable_speedups else ENOUGH[runtime.device.type]
+    place = {"rank": runtime.rank, "ranks": runtime.world_size}
+    batches = micro_batches(samples.lengths, size, **place, padded=not policy.ragged, enough_tokens=enough)
+    return batch_of(samples, batches[0], inputs.tokenizer.pad_token_id, one_row=policy.ragged)
+
+
+@contextmanager
+def _telling_what_takes_less(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> Iterator[None]:
+    """Raise OutOfMemory where memory runs out in the block."""
+    try:
+        yield
+    except Exception as problem:
+        found = shortage.found(problem)
+        if found is None:
+            raise
+        less = _takes_less(policy, inputs, runtime, cfg)
+        raise OutOfMemory(f"out of memory while evaluating: {less} ({found})") from problem
+
+
+def _takes_less(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> str:
+    """The largest `per_device_eval_batch_size` that has room, as a trial shows, and what is alive then."""
+    size = cfg.train.per_device_eval_batch_size
+    whole = largest_batch(policy, inputs, runtime, cfg, size).input_ids.numel()
+    while size > 1:
+        size //= 2
+        batch = largest_batch(policy, inputs, runtime, cfg, size)
+        if batch.input_ids.numel() == whole:
+            continue
+        try:
+            with Live() as live:
+                trial.try_evaluation(policy, inputs.stage.objective(), batch, runtime)
+        except Exception as problem:
+            if not shortage.ran_out(problem):
+                raise
+        else:
+            held = sum(weight.nbytes for weight in policy.parameters())
+            return f"per_device_eval_batch_size: {size} takes {gib(held + live.peak)}, weights included"
+    return "a smaller cutoff_len, or a smaller model, takes less"
 
 
 @torch.no_grad()

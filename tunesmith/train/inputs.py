@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith import catalog
+from tunesmith import catalog, shortage
 from tunesmith.config.load import Loaded
 from tunesmith.data import pipeline
 from tunesmith.data.chat_format import chat_format, compare_with_own
 from tunesmith.data.pipeline import Prepared
 from tunesmith.jobs.folder import Claim
+from tunesmith.log import OutOfMemory
 from tunesmith.models.tokenizer import check_ids, load_tokenizer
 from tunesmith.models.where import Source, find
 from tunesmith.templates.conversation import ChatFormat
@@ -48,14 +49,21 @@ def read_inputs(loaded: Loaded) -> Inputs:
     chat = chat_format(cfg.data, tokenizer) if stage.chats else None
     if chat is not None:
         compare_with_own(cfg.data, chat, tokenizer)
-    with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
-        prepared = pipeline.prepare(
-            cfg.data,
-            stage=cfg.train.stage,
-            seed=cfg.train.seed if cfg.train.data_seed is None else cfg.train.data_seed,
-            tokenizer=tokenizer,
-            chat_format=chat,
-            search_folders=[file.parent for file in loaded.files],
-            on_progress=progress.rows,
-        )
+    try:
+        with Progress("preparing rows", disable=cfg.train.disable_tqdm) as progress:
+            prepared = pipeline.prepare(
+                cfg.data,
+                stage=cfg.train.stage,
+                seed=cfg.train.seed if cfg.train.data_seed is None else cfg.train.data_seed,
+                tokenizer=tokenizer,
+                chat_format=chat,
+                search_folders=[file.parent for file in loaded.files],
+                on_progress=progress.rows,
+            )
+    except Exception as problem:
+        found = shortage.found(problem)
+        if found is None:
+            raise
+        less = "fewer preprocessing_num_workers, a smaller preprocessing_batch_size, or streaming: true takes less"
+        raise OutOfMemory(f"out of memory while rows were prepared: {less} ({found})") from problem
     return Inputs(stage, source, tokenizer, chat, prepared)

@@ -23,7 +23,7 @@ from tunesmith.estimate.activations import Layer, measure
 from tunesmith.estimate.free import free_bytes
 from tunesmith.estimate.memory import Memory, Step, fewest_recomputed, gib
 from tunesmith.estimate.state import state
-from tunesmith.log import ModelError, note, say, warn
+from tunesmith.log import ModelError, note, say
 from tunesmith.losses.linear import most_bytes
 from tunesmith.models import recompute, structure
 from tunesmith.models.predict import Predictor
@@ -49,8 +49,8 @@ def settle(
     runtime: Runtime,
     chosen: Chosen | None = None,
 ) -> Memory:
-    """Say what a step takes at the most beside what is free, `batch` being the largest micro-batch; warn when that is not
-    enough; and where `gradient_checkpointing` is `auto` have as many layers recomputed as are needed."""
+    """Say what a step takes at the most beside what is free, `batch` being the largest micro-batch; where
+    `gradient_checkpointing` is `auto` have as many layers recomputed as are needed."""
     model = bare(policy.model)
     try:
         step = measured(policy, objective, batch, optimizer, runtime, recomputing=written == "auto", chosen=chosen)
@@ -76,20 +76,21 @@ def settle(
         note("gradient_checkpointing", text if free is None else f"{text}, {gib(free)} are free")
     left = "" if free is None else f"; {gib(needed.to_come)} of it to come, {gib(free)} free"
     say(f"memory of a step, at the most {needed}{left}")
-    if free is not None and needed.to_come > free:
-        hint = "" if written not in (False, "selective") else "gradient_checkpointing: auto, "
-        text = f"a step needs {gib(needed.to_come)} more, and {gib(free)} are free; {hint}"
-        warn("memory", f"{text}a smaller per_device_train_batch_size or a smaller cutoff_len takes less")
     return needed
 
 
-def largest_batch(prepared: Prepared, division: Division, steps: int, pad_id: int, one_row: bool) -> Batch:
-    """The largest micro-batch of the first `steps` steps of the first epoch; of a stream, rows as long as any may be."""
+def largest_batch(
+    prepared: Prepared, division: Division, steps: int, pad_id: int, one_row: bool, parts: int = 1
+) -> Batch:
+    """The largest micro-batch of the first `steps` steps of the first epoch; of a stream, rows as long as any may be.
+    `parts`: only so small a part of its rows."""
     if prepared.stream is None:
         rows = [row for row in largest(prepared.train.lengths, division, steps) if row != FILLER]
+        rows = rows[: -(-len(rows) // parts)]
         return batch_of(prepared.train, rows, pad_id, one_row=one_row)
     ids = np.full(division.row_tokens, pad_id, dtype=np.int32)
-    made, numbers = [Sample(ids, ids)] * division.batch_size, [FILLER] * division.batch_size
+    count = -(-division.batch_size // parts)
+    made, numbers = [Sample(ids, ids)] * count, [FILLER] * count
     return join(made, numbers) if one_row else pad(made, numbers, pad_id=pad_id)
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from tunesmith import shortage
 from tunesmith.config.schema import Config
 from tunesmith.data.sample import IGNORED, Samples
 from tunesmith.generate.batched import Prompt, answers
 from tunesmith.generate.load import load_engine
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.transformers import TransformersEngine
-from tunesmith.log import note, say, warn
+from tunesmith.log import OutOfMemory, note, say, warn
 from tunesmith.models.adapter_files import CONFIG as ADAPTER
 from tunesmith.models.where import find, find_adapters
 from tunesmith.train import scores
@@ -144,6 +145,26 @@ def _answer(
     runtime: Runtime,
 ) -> int:
     """Answer this process's share of the rows that nobody has answered; returns how many tokens were made."""
+    try:
+        return _answer_missing(cfg, engine, asked, sampling, kept, runtime)
+    except Exception as problem:
+        found = shortage.found(problem)
+        if found is None:
+            raise
+        raise OutOfMemory(
+            f"out of memory while answering: a smaller per_device_eval_batch_size or max_new_tokens takes less; "
+            f"{len(kept.answers):,} of {len(asked):,} rows are answered, and the same command goes on there ({found})"
+        ) from problem
+
+
+def _answer_missing(
+    cfg: Config,
+    engine: TransformersEngine,
+    asked: list[Question],
+    sampling: Sampling,
+    kept: Kept,
+    runtime: Runtime,
+) -> int:
     missing = sorted(set(range(len(asked))) - set(kept.answers), key=lambda row: (-len(asked[row].prompt), row))
     mine = [Prompt(row, asked[row].prompt) for row in missing[runtime.rank :: runtime.world_size]]
     tokens = 0

@@ -6,13 +6,14 @@ Knows how to log, evaluate and save; `hooks.py` knows when.
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from safetensors.torch import save_file
 
-from tunesmith import compiled, files
+from tunesmith import compiled, files, shortage
 from tunesmith.config.schema import Config
 from tunesmith.data.ahead import Ahead
 from tunesmith.data.batches import Window
@@ -21,14 +22,16 @@ from tunesmith.estimate.memory import Memory
 from tunesmith.estimate.state import state
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
-from tunesmith.log import OptionError, warn
+from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
-from tunesmith.train import checkpoint, compiling, loop, memory, room, trackers
+from tunesmith.train import cheaper, checkpoint, compiling, loop, memory, room, trackers, trial
 from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
+from tunesmith.train.cheaper import Situation
+from tunesmith.train.checkpoint import Position
 from tunesmith.train.chosen_loss import chosen_loss
-from tunesmith.train.evaluate import evaluate_all
+from tunesmith.train.evaluate import evaluate_all, try_largest
 from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
@@ -64,9 +67,11 @@ class Session:
         self.optimizer = build.build(self.model, cfg.optim)
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
+        self._begun = False
         self.memory = self._settle_memory()
         self.checkpoint_bytes = self._settle_room() if runtime.is_main else 0
         compiles = self._settle_compiling()
+        self._try_largest()
         runtime.seed("dropout", cfg.train.seed)
         self.position = Position(
             fingerprint=inputs.prepared.fingerprint, step_rows=self.division.window_rows, compiled=compiles
@@ -96,7 +101,11 @@ class Session:
         left = 0 if self.is_given_up else self.due.total - position.step
         windows = itertools.islice(self._built(), left)
         off = "loading_ahead" in self.cfg.model.disable_speedups
-        with Ahead(windows, 0 if off else max(train.dataloader_num_workers, 1)) as built:
+        self._begun = True
+        with (
+            self._telling_what_takes_less(),
+            Ahead(windows, 0 if off else max(train.dataloader_num_workers, 1)) as built,
+        ):
             loop.fit(
                 self.policy,
                 self.objective,
@@ -245,14 +254,51 @@ class Session:
             self._refuse_changes(place, restored)
         return restored
 
+    @property
+    def situation(self) -> Situation:
+        """What decides how much memory a step takes."""
+        return Situation(
+            self.cfg,
+            self.asked,
+            self.inputs.stage.objective(),
+            self.loss,
+            self.optimizer,
+            self.runtime,
+            self.inputs.prepared,
+            self.division,
+            self.due.total,
+            self.inputs.tokenizer.pad_token_id,
+        )
+
+    @contextmanager
+    def _telling_what_takes_less(self) -> Iterator[None]:
+        """Raise OutOfMemory where memory runs out in the block."""
+        try:
+            yield
+        except Exception as problem:
+            found = shortage.found(problem)
+            if found is None:
+                raise
+            when = f"in step {self.position.step + 1}" if self._begun else "before the first step"
+            raise OutOfMemory(f"out of memory {when}: {cheaper.advice(self.situation)} ({found})") from problem
+
     def _settle_memory(self) -> Memory:
         """What a step will take at the most; with `gradient_checkpointing: auto`, made to fit."""
-        batch = memory.largest_batch(
-            self.inputs.prepared, self.division, self.due.total, self.inputs.tokenizer.pad_token_id, self.asked.ragged
-        )
         written = self.cfg.model.gradient_checkpointing
-        plain = self.inputs.stage.objective()
-        return memory.settle(written, self.asked, plain, batch, self.optimizer, self.runtime, self.loss)
+        with self._telling_what_takes_less():
+            batch = self.situation.largest_batch()
+            plain = self.inputs.stage.objective()
+            found = memory.settle(written, self.asked, plain, batch, self.optimizer, self.runtime, self.loss)
+        cheaper.warn_of_too_little(self.situation, found)
+        return found
+
+    def _try_largest(self) -> None:
+        """Try the largest micro-batch of training and of evaluation, where that is due."""
+        if trial.is_due(self.memory, self.runtime.device):
+            with self._telling_what_takes_less():
+                batch = self.situation.largest_batch()
+                trial.try_step(self.asked, self.objective, batch, self.optimizer, self.runtime)
+            try_largest(self.asked, self.inputs, self.runtime, self.cfg)
 
     def _settle_room(self) -> int:
         """About what a checkpoint takes on the disk; a warning when those that are planned will not fit."""
