@@ -136,6 +136,13 @@ def is_full(problem: BaseException) -> bool:
     return any(f"(os error {number})" in str(problem) for number in FULL)
 
 
+def reason(problem: Exception) -> str:
+    """Why something can't be written, in the system's words."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    return os.strerror(errno.ENOSPC) if is_full(problem) else str(problem)
+
+
 def free_bytes(folder: Path) -> int:
     """Bytes that this user may still write to the folder's disk."""
     return shutil.disk_usage(folder).free

@@ -32,8 +32,9 @@ def test_everything_holds(way: str, tiny_model: Path, capsys: pytest.CaptureFixt
     words = [f"finetuning_type={way}", "compute_type=fp32", f"model_name_or_path={tiny_model}", "lora_dropout=0.1"]
     assert doctor_command(words if way == "lora" else words[:-1]) == 0
     found = verdicts(capsys.readouterr().out)
-    wanted = NAMES + (["adapter at step 0 = base", "merged = unmerged"] if way == "lora" else [])
-    assert {name: found.get(name) for name in wanted} == dict.fromkeys(wanted, "holds")
+    of_adapters = dict.fromkeys(["adapter at step 0 = base", "merged = unmerged"], "holds" if way == "lora" else "none")
+    wanted = dict.fromkeys(NAMES, "holds") | of_adapters
+    assert {name: found.get(name) for name in wanted} == wanted
 
 
 def test_rows_that_are_padded_hold_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """An option as someone wrote it, the place where, and the problems found there.  Knows no option by name."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,10 @@ from tunesmith.config.shapes import shown
 from tunesmith.log import OptionError
 
 LONGEST_LINE = 600
+
+LONGEST_WORD, SHOWN_OF_WORD = 300, 60
+"""Characters without a space from which on a word is shortened, so that what is allowed stands behind it all the same."""
+
 MOST_TOLD = 20
 """Problems told one by one; a file that is something else has thousands."""
 
@@ -105,6 +110,7 @@ class Problems:
         """Note a problem at a place: `my.yaml:4: text`.  No further problem is told about the options in `about`."""
         self.doubted.update(about)
         line = "".join(one if one.isprintable() else " " for one in f"{place}: {text}")
+        line = re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:SHOWN_OF_WORD]}...", line)
         self._found.append((place, line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."))
 
     @property

@@ -88,8 +88,7 @@ def _appearing(final: Path) -> Iterator[Path]:
             raise OutOfMemory(f"out of memory while {final} was made: nothing is left of it ({found})") from problem
         if not isinstance(problem, OSError) and not files.is_full(problem):
             raise
-        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
-        raise RunError(f"export_dir: {final} can't be written: {reason}") from problem
+        raise RunError(f"export_dir: {final} can't be written: {files.reason(problem)}") from problem
 
 
 @contextlib.contextmanager

@@ -253,18 +253,21 @@ def attention(patient: Patient) -> Iterator[Finding]:
 
 def adapters(patient: Patient) -> Iterator[Finding]:
     """An adapter changes nothing before it is trained, and the same merged as beside its base."""
+    names = ("adapter at step 0 = base", "merged = unmerged")
     model = patient.tuned()
     if not isinstance(model, PeftModel):
+        for name in names:
+            yield Finding(
+                name, None, patient.allowed, f"finetuning_type: {patient.cfg.tuning.finetuning_type} has none"
+            )
         return
-    yield Finding(
-        "adapter at step 0 = base", distance(patient.logits(model), patient.logits(patient.base())), patient.allowed
-    )
+    yield Finding(names[0], distance(patient.logits(model), patient.logits(patient.base())), patient.allowed)
     draw = torch.Generator().manual_seed(patient.cfg.train.seed)
     for name, weight in model.named_parameters():
         if ".lora_B." in name:
             weight.data = torch.randn(weight.shape, generator=draw).mul_(0.02).to(weight)
     beside = patient.logits(model)
-    yield Finding("merged = unmerged", distance(patient.logits(model.merge_and_unload()), beside), patient.allowed)
+    yield Finding(names[1], distance(patient.logits(model.merge_and_unload()), beside), patient.allowed)
 
 
 def processes(patient: Patient) -> Iterator[Finding]:

@@ -49,10 +49,9 @@ def told(step: int, folder: Path, size: int) -> Iterator[None]:
     except Exception as problem:
         if not isinstance(problem, OSError) and not files.is_full(problem):
             raise
-        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
         newest, free = checkpoints.newest_whole(folder), files.free_bytes(folder)
         kept = f"{newest} is whole" if newest else "no checkpoint was saved yet"
         raise RunError(
-            f"step {step}: {folder} can't be written: {reason}; about {size:,} bytes were needed, {free:,} are free; {kept}; the "
+            f"step {step}: {folder} can't be written: {files.reason(problem)}; about {size:,} bytes were needed, {free:,} are free; {kept}; the "
             "same command goes on once there is room"
         ) from problem
