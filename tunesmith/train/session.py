@@ -29,7 +29,6 @@ from tunesmith.train import cheaper, checkpoint, compiling, loop, memory, room, 
 from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
 from tunesmith.train.cheaper import Situation
-from tunesmith.train.checkpoint import Position
 from tunesmith.train.chosen_loss import chosen_loss
 from tunesmith.train.evaluate import evaluate_all, try_largest
 from tunesmith.train.events import NoRecord, Record, speed
