@@ -49,7 +49,6 @@ ERRORS = [
      "--label_smoothing: goes with loss cross_entropy only, not with dft; leave one out"),
     (["--loss", "asft", "--pissa_init"],
      "--loss: asft compares with the model without its adapter, which lora_init pissa changes; leave one out"),
-    (["--save_format", "pytorch"], "--save_format: pytorch is not built yet"),
     (["--save_best_model"], "--save_best_model: needs evaluation data: set val_size or eval_dataset"),
     (["--early_stopping_patience", "2"],
      "--early_stopping_patience: needs evaluation data: set val_size or eval_dataset"),

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from tunesmith.export import beside, plan
 from tunesmith.export.command import export_command
 from tunesmith.log import OptionError, RunError
+from tunesmith.models import pickled
 
 
 @pytest.fixture
@@ -41,6 +42,22 @@ def test_weights_are_divided_and_found_again(base: Path, tmp_path: Path, monkeyp
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
+def test_bin_files_hold_the_same(base: Path, tmp_path: Path, capsys) -> None:
+    adapter = adapt(base, tmp_path / "adapter", target_modules=["q_proj"])
+    for folder, legacy in (("out", False), ("bins", True)):
+        export(
+            base, "--adapter_name_or_path", adapter, "--export_dir", tmp_path / folder, f"export_legacy_format={legacy}"
+        )
+    assert [path.name for path in (tmp_path / "bins").glob("*.*n*") if path.suffix in (".bin", ".safetensors")] == [
+        "pytorch_model.bin"
+    ]
+    same(pickled.read(tmp_path / "bins" / "pytorch_model.bin"), load_file(tmp_path / "out" / "model.safetensors"))
+    assert "GB in 1 file, " in capsys.readouterr().out
+    again = tmp_path / "again"
+    export(tmp_path / "bins", "--export_dir", again)
+    same(load_file(again / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors"))
+
+
 def test_nothing_is_written_over(base: Path, tmp_path: Path, monkeypatch) -> None:
     full = tmp_path / "full"
     full.mkdir()
@@ -58,7 +75,6 @@ def test_nothing_is_written_over(base: Path, tmp_path: Path, monkeypatch) -> Non
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["export_legacy_format=true"], "nothing is pickled"),
         (["export_quantization_bit=4"], "not built yet"),
         (["export_hub_model_id=a/b", "use_modelscope=true"], "ModelScope"),
         ([], "export_dir: is missing"),

@@ -80,6 +80,7 @@ SWITCHES: dict[str, Switch] = {
     "use_dft_loss": Switch("loss", "dft"),
     "use_eaft_loss": Switch("loss", "eaft"),
     "use_asft_loss": Switch("loss", "asft"),
+    "save_safetensors": Switch("save_format", "huggingface", "pytorch"),
 }
 
 RATIOS: dict[str, str] = {"warmup_ratio": "warmup_steps"}

@@ -18,8 +18,7 @@ class ExportConfig(Section):
     """Device on which weights are merged. `auto`: the GPU when there is one; reading and writing usually take longer."""
 
     export_legacy_format: bool = False
-    """Write `.bin` files instead of safetensors. Only `false` is built: such files are pickled programs, and whatever
-    reads them reads safetensors too."""
+    """Write `.bin` files instead of safetensors, for programs that read nothing else. The model is held whole, in fp32."""
 
     export_quantization_bit: Positive | None = None
     """Quantize the merged model to this many bits."""

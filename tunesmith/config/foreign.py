@@ -63,7 +63,6 @@ INERT: dict[str, str] = {
     "include_inputs_for_metrics": "evaluation keeps sums, never predictions",
     "batch_eval_metrics": "evaluation keeps sums, never predictions",
     "save_on_each_node": "rank 0 writes checkpoints",
-    "save_safetensors": "`save_format: pytorch` asks for .bin files; safetensors are the default",
     "save_optimizer_state": "checkpoints hold the optimizer unless save_only_model is set",
     "enable_jit_checkpoint": "SIGTERM always saves a checkpoint first",
     "restore_callback_states_from_checkpoint": "a checkpoint always restores everything",

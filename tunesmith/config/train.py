@@ -84,7 +84,8 @@ class TrainConfig(Section):
     """Leave optimizer and random states out of checkpoints: smaller, but nothing can go on from them."""
 
     save_format: Literal["huggingface", "pytorch"] = "huggingface"
-    """`huggingface`: safetensors, safe to load. `pytorch`: `.bin` files."""
+    """How weights are written: `huggingface`: safetensors, safe to load; `pytorch`: `.bin` files, for programs that read
+    nothing else. What a checkpoint needs to go on from is never pickled."""
 
     save_best_model: bool = False
     """Keep the best checkpoint by `metric_for_best_model`, beside those of `save_total_limit`, and make it the final model.

@@ -29,7 +29,7 @@ def export_command(arguments: list[str]) -> int:
     assert cfg.export.export_dir  # `load` refuses to go on without it
     source, adapters = find(cfg.model), find_adapters(cfg.model)
     final = plan.place(cfg.export.export_dir, {"model_name_or_path": [source], "adapter_name_or_path": adapters})
-    planned = plan.make(source, adapters)
+    planned = plan.make(source, adapters, bins=cfg.export.export_legacy_format)
     plan.check_space(final, planned.needed_bytes)
     chat = _chat(loaded, cfg, adapters)
     if planned.in_memory:
@@ -37,11 +37,8 @@ def export_command(arguments: list[str]) -> int:
     with _appearing(final) as folder:
         _write_weights(planned, source, adapters, cfg, folder)
         beside.write(source, adapters, chat, folder)
-        written = (
-            sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-            len([*folder.glob("*.safetensors")]),
-        )
-    size, count = written
+        sizes = [path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
+    size, count = sum(sizes), len(sizes)
     log.say(f"{final}: {size / GIGABYTE:.2f} GB in {count} file{'s' * (count > 1)}, {plan.describe(planned)}")
     if cfg.export.export_hub_model_id:
         upload(final, cfg.export.export_hub_model_id, cfg.model.hf_hub_token)
@@ -67,7 +64,15 @@ def _write_weights(planned: Plan, source: Source, adapters: Sequence[Source], cf
     if planned.in_memory:
         from tunesmith.models.merging import in_memory
 
-        in_memory.write(source, adapters, cfg.model, folder, most_bytes=most_bytes, device=device)
+        in_memory.write(
+            source,
+            adapters,
+            cfg.model,
+            folder,
+            most_bytes=most_bytes,
+            device=device,
+            bins=cfg.export.export_legacy_format,
+        )
         return
     from tunesmith.models.merging import stream
 

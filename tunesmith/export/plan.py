@@ -29,13 +29,15 @@ class Plan:
     in_memory: str | None = None
 
 
-def make(source: Source, adapters: Sequence[Source]) -> Plan:
-    """The plan for a model and its adapters, merged in their order.
+def make(source: Source, adapters: Sequence[Source], *, bins: bool = False) -> Plan:
+    """The plan for a model and its adapters, merged in their order; with `bins`, written as `.bin` files.
 
     Raises ModelError for a base or an adapter that is damaged or does not fit."""
     weights = complete.check(source)
     needed = sum(file.stat().st_size for file in weights.files)
     try:
+        if bins:
+            raise InMemoryOnly("export_legacy_format asks for .bin files")
         tensors, found = _streamed(source, adapters, weights)
     except InMemoryOnly as reason:
         return Plan({}, {}, needed, str(reason))

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +24,15 @@ from tunesmith.log import OptionError, RunError, note, redacted, warn
 
 CONFIG, FACTS, LOCK = "config.yaml", "run.json", "run.lock"
 
+WEIGHTS = (
+    "adapter_model.safetensors", "adapter_model.bin", "adapter_holds.json", "model.safetensors", "model.safetensors.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""Names under which weights lie, in either format, besides those of shards."""
+SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 WRITTEN = (
-    "adapter_config.json", "adapter_model.safetensors", "config.json", "generation_config.json", "model.safetensors",
-    "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", "trainer_state.json", "trainer_log.jsonl", "train_results.json", "eval_results.json",
+    "adapter_config.json", "config.json", "generation_config.json", *WEIGHTS, "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "trainer_state.json", "trainer_log.jsonl", "train_results.json", "eval_results.json",
     "predict_results.json", "generated_predictions.jsonl", "all_results.json", "training_loss.png", "README.md",
     "events.jsonl", "run.log", CONFIG, FACTS,
 )  # fmt: skip
@@ -160,9 +165,20 @@ def _clear(folder: Path) -> None:
     """Remove what an earlier run wrote; files it did not write stay."""
     for checkpoint in checkpoints.every(folder):
         checkpoints.remove(checkpoint)
-    for path in (*(folder / name for name in WRITTEN), *folder.glob("model-*-of-*.safetensors")):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+    _unlink(folder, WRITTEN)
+
+
+def remove_other_weights(folder: Path, made: Path) -> None:
+    """Remove weights from a run's folder that `made`, which will be moved there, does not replace: of another
+    `save_format`, they would be read instead."""
+    _unlink(folder, WEIGHTS, kept={path.name for path in made.iterdir()})
+
+
+def _unlink(folder: Path, names: Iterable[str], kept: Collection[str] = ()) -> None:
+    shards = (path for pattern in SHARDS for path in folder.glob(pattern))
+    for path in (*(folder / name for name in names), *shards):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def check(cfg: Config) -> None:

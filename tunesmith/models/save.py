@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from tunesmith import log
 from tunesmith.log import RunError
+from tunesmith.models import pickled
 from tunesmith.models.adapter_files import HOLDS, WEIGHTS
 from tunesmith.models.tuning.carried import ADAPTER, with_carried
 from tunesmith.models.weights import first_not_finite, quiet
@@ -28,15 +29,19 @@ SHARD_BYTES = 50_000_000_000
 """Most bytes of one file of a full model, unless said otherwise."""
 
 
-def save_weights(model: PreTrainedModel | PeftModel, folder: Path, *, most_bytes: int = SHARD_BYTES) -> None:
+def save_weights(
+    model: PreTrainedModel | PeftModel, folder: Path, *, most_bytes: int = SHARD_BYTES, bins: bool = False
+) -> None:
     """Write the adapter as peft reads it, or the whole model as Transformers reads it, in the type that the base model
-    has on disk, in files of at most `most_bytes`.  Raises RunError naming the first tensor that is not finite, before
-    anything is written."""
+    has on disk, in files of at most `most_bytes`; with `bins` as `.bin` files.  Raises RunError naming the first tensor
+    that is not finite, before anything is written."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
         _save_adapter(model, folder)
     else:
         _save_full(model, folder, most_bytes)
+    if bins:
+        pickled.instead_of_safetensors(folder)
 
 
 def save_final(
@@ -46,13 +51,14 @@ def save_final(
     *,
     chat_template: str | dict[str, str] | None,
     stop_token_ids: Sequence[int],
+    bins: bool = False,
 ) -> None:
     """Write weights, tokenizer, chat template and `generation_config.json`: all that is needed to talk to the model.
 
     `chat_template`: Jinja, several by name, None for the tokenizer's own; `stop_token_ids`: tokens that end a turn, to
-    which the model's own end tokens are added.
+    which the model's own end tokens are added; `bins` as in `save_weights`.
     """
-    save_weights(model, folder)
+    save_weights(model, folder, bins=bins)
     _save_generation_config(model, folder, stop_token_ids)
     own = tokenizer.chat_template
     try:

@@ -351,6 +351,7 @@ class Session:
         made = files.folder_beside(self.place.folder / "model")
         self._write_model(made)
         self._write_state(made)
+        runs.remove_other_weights(self.place.folder, made)
         files.publish_files(made, self.place.folder)
 
     def _introduce(self) -> None:
@@ -379,6 +380,7 @@ class Session:
             folder,
             chat_template=chat.chat_template() if chat else None,
             stop_token_ids=[stop for stop in dict.fromkeys(stops) if stop is not None],
+            bins=self.cfg.train.save_format == "pytorch",
         )
 
     def _write_state(self, folder: Path) -> None:

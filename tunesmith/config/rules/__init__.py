@@ -20,7 +20,6 @@ RULES: tuple[Rule, ...] = (
     start.trackers,
     train.steps_are_whole,
     train.no_steps,
-    export.nothing_is_pickled,
     export.export_elsewhere,
     export.hub_of_uploads,
     data.two_evaluation_sets,

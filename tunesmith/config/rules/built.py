@@ -20,7 +20,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
         "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop_bnb", "rmsprop_bnb_32bit",
         "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
     ),
-    "save_format": ("pytorch",),
 }  # fmt: skip
 """Option -> its values that are not built yet."""
 

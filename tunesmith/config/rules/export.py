@@ -5,17 +5,10 @@ from collections.abc import Iterator
 from tunesmith.config.rules.asked import Asked, Finding
 
 
-def nothing_is_pickled(asked: Asked) -> Iterator[Finding]:
-    """A pickled file is a program; a merged model is data."""
-    if asked.config.export.export_legacy_format:
-        text = "not built: nothing is pickled here; what reads .bin files reads safetensors too"
-        yield Finding("error", ("export_legacy_format",), text)
-
-
 def export_elsewhere(asked: Asked) -> Iterator[Finding]:
     """Options of another command are probably meant to do something."""
     if asked.command != "export":
-        for name in ("export_dir", "export_size", "export_device", "export_hub_model_id"):
+        for name in ("export_dir", "export_size", "export_device", "export_legacy_format", "export_hub_model_id"):
             if asked.wrote(name):
                 yield Finding("note", (name,), "is read by `tunesmith export` alone")
 

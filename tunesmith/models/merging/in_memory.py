@@ -19,11 +19,19 @@ ATTENTION = "eager"
 
 
 def write(
-    source: Source, adapters: Sequence[Source], cfg: ModelConfig, folder: Path, *, most_bytes: int, device: torch.device
+    source: Source,
+    adapters: Sequence[Source],
+    cfg: ModelConfig,
+    folder: Path,
+    *,
+    most_bytes: int,
+    device: torch.device,
+    bins: bool = False,
 ) -> None:
-    """Write the merged model's weights and `config.json` into `folder`, each weight rounded once, to the base's type.
+    """Write the merged model's weights and `config.json` into `folder`, each weight rounded once, to the base's type;
+    with `bins` as `.bin` files.
 
     Raises ModelError for a base or an adapter that is damaged or does not fit, RunError for a result that is not finite.
     """
     model = load_model(source, cfg, dtype=torch.float32, device=device, trainable=False, attention=ATTENTION)
-    save_weights(merge(model, adapters), folder, most_bytes=most_bytes)
+    save_weights(merge(model, adapters), folder, most_bytes=most_bytes, bins=bins)

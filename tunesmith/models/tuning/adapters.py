@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -14,7 +11,7 @@ from transformers import PreTrainedModel
 
 from tunesmith import log
 from tunesmith.log import ModelError
-from tunesmith.models import structure
+from tunesmith.models import pickled, structure
 from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, compare_bases, held, read_config, refuse_twice
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
@@ -51,21 +48,13 @@ def read(source: Source) -> Adapter:
         tensors = load_file(folder / WEIGHTS)
     elif (folder / PICKLED).is_file():
         log.note(str(folder), "its weights are a pickled .bin file; it is read without running what it holds")
-        holds, tensors = (), _unpickled(folder / PICKLED)
+        holds, tensors = pickled.held(folder), pickled.read(folder / PICKLED)
     else:
         raise ModelError(f"{folder}: no adapter weights (looked for {WEIGHTS}, {PICKLED})")
     if odd := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
         raise ModelError(f"{folder}: {odd[0]} is stored as {tensors[odd[0]].dtype}, no floating-point numbers")
     check_finite(tensors.items(), str(folder))
     return Adapter(source, config, tensors, holds)
-
-
-def _unpickled(file: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as fault:
-        raise ModelError(f"{file}: damaged, or it holds more than tensors; it is not read") from fault
-    return tensors
 
 
 def read_all(sources: Sequence[Source]) -> list[Adapter]:
