@@ -30,6 +30,7 @@ TUNING = {
     "full": "tunesmith.models.tuning.full:apply",
     "freeze": "tunesmith.models.tuning.freeze:apply",
     "lora": "tunesmith.models.tuning.lora:apply",
+    "qlora": "tunesmith.models.tuning.lora:apply",
 }
 
 OPTIMIZERS = {

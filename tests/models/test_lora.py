@@ -178,7 +178,6 @@ def test_targets(name: str, target: str, modules: set[str] | None, folder_of: Fo
         ({"lora_target": ["(q_proj"]}, "is no regular expression"),
         ({"lora_target": []}, "empty"),
         ({"additional_target": ["embed_token"]}, "additional_target: no module is named 'embed_token'; did you mean"),
-        ({"lora_init": "loftq"}, "not built yet"),
         ({"lora_init": "pissa", "lora_rank": 33}, "at most the smallest side"),
         ({"lora_init": "pissa", "lora_target": ["embed_tokens"]}, "cannot start a module of type Embedding"),
         ({"lora_init": "pissa", "use_dora": True}, "use_dora"),

@@ -27,6 +27,9 @@ POSITIONAL = {"chat": "model_name_or_path", "eval": "model_name_or_path", "expor
 READ_FOR = {"inspect": "train", "lint": "train"}
 """Command -> the command whose pasted words it reads too."""
 
+QLORA_BITS = 4
+"""What `finetuning_type: qlora` means where `quantization_bit` is not written."""
+
 DEBUG_VARIABLE = "TUNESMITH_DEBUG"
 """Set to 1 when tracebacks are wanted, also for processes that are started later."""
 
@@ -67,6 +70,9 @@ def load(arguments: list[str], command: str) -> Loaded:
         problems.remark(log.note, "do_train", "false, since only eval_dataset names data")
     if "lang" in values:
         language.speak(values["lang"].value)
+    method = values.get("finetuning_type")
+    if method is not None and method.value == "qlora":
+        values.setdefault("quantization_bit", Value(QLORA_BITS, method.written))
     config = _config({name: entry.value for name, entry in values.items()})
     given = frozenset(values)
     findings = [one for one in rules.check(config, given, command) if not problems.doubted.intersection(one.options)]

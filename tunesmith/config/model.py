@@ -76,17 +76,28 @@ class ModelConfig(Section):
     builds the next step's batches. They change a result by rounding alone."""
 
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
-    """Stretch the model's positions beyond the length it was trained for."""
+    """Stretch the model's rotary positions where `cutoff_len` exceeds them, by the factor that is needed, rounded up to a
+    whole number. The saved model's config has it; `chat` and `export` find it in an adapter's run. Each way costs nothing
+    but what longer rows cost; `yarn` and `llama3` disturb short rows least."""
 
     dropout_rate: Below1 | None = None
-    """Set every dropout the model itself has to this value. Not written: the model's own. Never touches
-    `lora_dropout`."""
+    """Set every dropout that the model itself has to this rate while training; a note lists them, and a model without
+    one is an error. Not written: the model's own. Never touches `lora_dropout`."""
 
     quantization_bit: Literal[2, 3, 4, 5, 6, 8] | None = None
-    """Hold frozen weights in this many bits (QLoRA)."""
+    """Hold the frozen linear weights in this many bits while LoRA is trained (QLoRA): a quarter of the memory of bf16 with
+    4, for slower steps and rounded weights. `chat` holds the base so again; `export` merges into the whole base. bnb: 4
+    and 8; hqq: 2 to 8."""
 
     quantization_method: Literal["bnb", "hqq", "eetq"] = "bnb"
-    """Library that quantizes the frozen weights when `quantization_bit` is set."""
+    """Library that quantizes the frozen weights when `quantization_bit` is set: `bnb` is bitsandbytes (the extra
+    `bitsandbytes`), `hqq` HQQ (the extra `hqq`)."""
+
+    quantization_type: Literal["nf4", "fp4"] = "nf4"
+    """Which 16 values 4 bits stand for in bnb: `nf4` lie as normally distributed weights do, `fp4` as short floats."""
+
+    double_quantization: bool = True
+    """Hold the scales of 4-bit weights in 8 bits too (bnb): 0.4 bits a weight less."""
 
     resize_vocab: bool = False
     """Grow the embeddings to the tokenizer's size, rounded up to a multiple of 64."""

@@ -9,7 +9,8 @@ from tunesmith.config.section import Below1, Positive, PositiveFloat, Section
 
 class TuningConfig(Section):
     finetuning_type: Literal["lora", "qlora", "freeze", "full", "oft", "llamapro"] = "lora"
-    """What is trained: `lora` small matrices beside frozen weights, `freeze` some layers, `full` everything."""
+    """What is trained: `lora` small matrices beside frozen weights, `qlora` the same beside weights held in 4 bits
+    (`quantization_bit`), `freeze` some layers, `full` everything."""
 
     lora_rank: Annotated[int, Field(ge=1, le=65536)] = 8
     """Inner dimension of each LoRA pair. More learns more and costs rank x (inputs + outputs) weights per layer."""
@@ -25,7 +26,9 @@ class TuningConfig(Section):
     or one regular expression for whole names."""
 
     lora_init: Literal["kaiming", "normal", "gaussian", "zero", "orthogonal", "pissa", "olora", "loftq"] = "kaiming"
-    """How LoRA's first matrix starts. The second is zero, so step 0 is the base model."""
+    """How LoRA's first matrix starts: `kaiming`, `normal` (also `gaussian`), `orthogonal`; the second is zero, so step 0 is
+    the base model. `zero` is `kaiming` by another name, since both at zero would never learn. `pissa` and `olora` take
+    both out of the base's weights, whose sum step 0 is. `loftq`: both make up for what `quantization_bit` rounds away."""
 
     pissa_iter: Annotated[int, Field(ge=-1, le=1000)] = 16
     """Iterations of the fast singular value decomposition for `lora_init: pissa`; -1 computes it exactly."""

@@ -13,7 +13,7 @@ from tunesmith.export import beside, plan
 from tunesmith.export.hub import upload
 from tunesmith.export.plan import GIGABYTE, Plan
 from tunesmith.generate.source import run_options, settle
-from tunesmith.log import OutOfMemory, RunError
+from tunesmith.log import OptionError, OutOfMemory, RunError
 from tunesmith.models.where import Source, find, find_adapters
 from tunesmith.templates.conversation import ChatFormat
 from tunesmith.templates.resolve import TokenizerWords
@@ -29,6 +29,7 @@ def export_command(arguments: list[str]) -> int:
     assert cfg.export.export_dir  # `load` refuses to go on without it
     source, adapters = find(cfg.model), find_adapters(cfg.model)
     final = plan.place(cfg.export.export_dir, {"model_name_or_path": [source], "adapter_name_or_path": adapters})
+    cfg = _on_the_whole_base(cfg, adapters)
     planned = plan.make(source, adapters, bins=cfg.export.export_legacy_format)
     plan.check_space(final, planned.needed_bytes)
     chat = _chat(loaded, cfg, adapters)
@@ -36,6 +37,8 @@ def export_command(arguments: list[str]) -> int:
         log.note("export", f"the model is merged in memory, in fp32: {planned.in_memory}")
     with _appearing(final) as folder:
         _write_weights(planned, source, adapters, cfg, folder)
+        if cfg.model.rope_scaling is not None:
+            _stretch(source, cfg, folder)
         beside.write(source, adapters, chat, folder)
         sizes = [path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
     size, count = sum(sizes), len(sizes)
@@ -79,6 +82,30 @@ def _write_weights(planned: Plan, source: Source, adapters: Sequence[Source], cf
     torch.set_num_threads(1)  # pieces are small, and writing takes the other cores
     with _progress(planned.needed_bytes) as on_bytes:
         stream.write(planned.tensors, planned.changes, folder, most_bytes=most_bytes, device=device, on_bytes=on_bytes)
+
+
+def _on_the_whole_base(cfg: Config, adapters: Sequence[Source]) -> Config:
+    """The options without the few bits that a run held its base in.  Raises OptionError for an adapter that only fits those."""
+    if cfg.model.quantization_bit is None:
+        return cfg
+    for adapter in adapters:
+        if run_options(adapter.folder).get("lora_init") == "loftq":
+            raise OptionError(
+                f"adapter_name_or_path: {adapter.name} began as what {cfg.model.quantization_bit} bits round away (lora_init "
+                "loftq), so it fits a base that is held so, and no whole one"
+            )
+    log.note("quantization_bit", f"trained on {cfg.model.quantization_bit} bits, merged into the base's whole weights")
+    return cfg.model_copy(update={"model": cfg.model.model_copy(update={"quantization_bit": None})})
+
+
+def _stretch(source: Source, cfg: Config, folder: Path) -> None:
+    """Write the `config.json` of a model whose positions were stretched while adapters were trained."""
+    from tunesmith.models import architecture, positions
+
+    config, _ = architecture.read(source, cfg.model)
+    assert cfg.model.rope_scaling is not None
+    positions.stretch(config, cfg.model.rope_scaling, cfg.data.cutoff_len, tell=False)
+    config.save_pretrained(folder)
 
 
 @contextlib.contextmanager

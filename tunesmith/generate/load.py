@@ -11,6 +11,7 @@ from tunesmith.data.encode import Encoder
 from tunesmith.generate.source import end_tokens
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError
+from tunesmith.models import quantizers
 from tunesmith.models.load import attention_for, check_vocabulary, load_model, load_tokenizer
 from tunesmith.models.precision import resolve_compute_type
 from tunesmith.models.tuning.adapters import attach, merge
@@ -35,15 +36,21 @@ def load_engine(
 
     Raises ModelError or OptionError for whatever is missing or does not fit.
     """
+    quantizers.require(cfg)
     device = device or _device(cfg.device)
     tokenizer = load_tokenizer(_tokenizer_source(source, adapters), cfg)
     chat = chat_format(data, tokenizer)
     encoder = Encoder(tokenizer, chat, data)
     dtype = resolve_compute_type(cfg.compute_type, device).weights
     attention = attention_for(source, cfg, dtype=dtype, device=device)
-    base = load_model(source, cfg, dtype=dtype, device=device, trainable=False, attention=attention)
+    base = load_model(
+        source, cfg, dtype=dtype, device=device, trainable=False, attention=attention, longest=data.cutoff_len
+    )
     check_vocabulary(base, tokenizer)
-    model = (merge(base, adapters) if merged else attach(base, adapters)).to(device)
+    whole = cfg.quantization_bit is None
+    model = merge(base, adapters) if merged and whole else attach(base, adapters)
+    if whole:
+        model = model.to(device)
     engine = TransformersEngine(
         model,
         tokenizer,

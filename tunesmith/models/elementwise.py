@@ -30,7 +30,8 @@ def lighten(model: nn.Module) -> dict[str, int]:
     was_training = model.training
     model.eval()  # dropout would make any two results differ
     with torch.no_grad():
-        found = {"norms": sum(map(_lighten_norm, norms)), "gates": sum(map(_lighten_gate, gates))}
+        plain = plain_weight(model)
+        found = {"norms": sum(map(_lighten_norm, norms)), "gates": sum(_lighten_gate(gate, plain) for gate in gates)}
     model.train(was_training)
     return found
 
@@ -51,7 +52,19 @@ def elements(model: nn.Module) -> int:
     light = [module for module in model.modules() if "forward" in vars(module)]
     norms = [module.get_parameter("weight") for module in light if type(module).__name__.endswith("RMSNorm")]
     gates = [module.get_submodule("down_proj") for module in light if type(module).__name__.endswith("MLP")]
-    return sum(len(weight) for weight in norms) + sum(next(gate.parameters()).shape[-1] for gate in gates)
+    matrices = [matrix for gate in gates if (matrix := matrix_of(gate)) is not None]
+    return sum(len(weight) for weight in norms) + sum(matrix.shape[-1] for matrix in matrices)
+
+
+def matrix_of(linear: nn.Module) -> Tensor | None:
+    """A matrix [..., inputs] of numbers in a linear module: its weight, or LoRA's first one where that is held in few bits."""
+    return next((weight for weight in linear.parameters() if weight.ndim == 2 and weight.is_floating_point()), None)
+
+
+def plain_weight(model: nn.Module) -> Tensor:
+    """A weight of the format in which the model holds what is not trained; of any format where all is trained."""
+    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
+    return next((weight for weight in weights if not weight.requires_grad), weights[0])
 
 
 def _lighten_norm(module: nn.Module) -> bool:
@@ -73,15 +86,17 @@ def _norm(eps: float, *, around_one: bool) -> Way:
     return forward
 
 
-def _lighten_gate(module: nn.Module) -> bool:
-    """The same of a gated layer: down(silu(gate(x)) * up(x))."""
+def _lighten_gate(module: nn.Module, plain: Tensor) -> bool:
+    """The same of a gated layer: down(silu(gate(x)) * up(x)).  `plain`: a weight of the format that the layer reads, where
+    its own is held in few bits."""
     parts = dict(module.named_children())
     if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= parts.keys():
         return False
     if type(parts["act_fn"]) is not nn.SiLU and type(parts["act_fn"]).__name__ != "SiLUActivation":
         return False
-    weight = next(parts["gate_proj"].parameters())
-    return _take_first_that_agrees(module, (_gated,), weight.shape[-1], weight)
+    matrix, weight = matrix_of(parts["gate_proj"]), next(parts["gate_proj"].parameters())
+    like = weight if weight.is_floating_point() else plain
+    return matrix is not None and _take_first_that_agrees(module, (_gated,), matrix.shape[-1], like)
 
 
 def _gated(self: Any, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.log import MissingExtra, OptionError
+from tunesmith.models.elementwise import matrix_of, plain_weight
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """How far the same result may part from the module's own, relative to its largest value."""
@@ -46,9 +47,10 @@ def take(model: nn.Module) -> dict[str, int]:
     was_training = model.training
     model.eval()  # dropout would make any two results differ
     with torch.no_grad():
+        plain = plain_weight(model)
         found = {
             "norms": sum(_norm(each) for each in modules if type(each).__name__.endswith("RMSNorm")),
-            "gates": sum(_gate(each) for each in modules if type(each).__name__.endswith("MLP")),
+            "gates": sum(_gate(each, plain) for each in modules if type(each).__name__.endswith("MLP")),
             "rotations": sum(_rotation(each) for each in modules if type(each).__name__.endswith("Attention")),
         }
     model.train(was_training)
@@ -75,12 +77,13 @@ def _norm_way(eps: float, offset: float, cast: str) -> Way:
     return forward
 
 
-def _gate(module: nn.Module) -> bool:
+def _gate(module: nn.Module, plain: Tensor) -> bool:
     parts = dict(module.named_children())
     if not {"gate_proj", "up_proj", "down_proj", "act_fn"} <= parts.keys():
         return False
-    weight = next(parts["gate_proj"].parameters())
-    return _take_first_that_agrees(module, _gate_ways(), weight.shape[-1], weight)
+    matrix, weight = matrix_of(parts["gate_proj"]), next(parts["gate_proj"].parameters())
+    like = weight if weight.is_floating_point() else plain
+    return matrix is not None and _take_first_that_agrees(module, _gate_ways(), matrix.shape[-1], like)
 
 
 def _gate_ways() -> tuple[Way, ...]:

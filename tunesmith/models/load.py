@@ -4,12 +4,12 @@
 """
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from tunesmith import log, shortage
 from tunesmith.config.model import ModelConfig
 from tunesmith.log import OutOfMemory
-from tunesmith.models import architecture, complete
+from tunesmith.models import architecture, complete, dropout, positions, quantized
 from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
 from tunesmith.models.recompute import ASKED, Way, recompute
@@ -36,21 +36,37 @@ def attention_for(source: Source, cfg: ModelConfig, *, dtype: torch.dtype, devic
 
 
 def load_model(
-    source: Source, cfg: ModelConfig, *, dtype: torch.dtype, device: torch.device, trainable: bool, attention: str
+    source: Source,
+    cfg: ModelConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    trainable: bool,
+    attention: str,
+    longest: int | None = None,
 ) -> PreTrainedModel:
     """The base model on `device`, its weights in `dtype`, every tensor loaded and finite.
 
     `trainable`: in training mode, with no key-value cache and with gradient checkpointing when asked for (what `auto` means
     is found later); otherwise in evaluation mode.  `attention` is what `attention_for` said.  `model.config.dtype` remembers the type on disk, in which
-    a fully tuned model is saved.  Raises ModelError for anything missing, unexpected, misshapen or not finite.
+    a fully tuned model is saved.  `longest`: tokens of the longest rows, to which `rope_scaling` stretches positions (None: they
+    stay as they are on disk).  Raises ModelError for anything missing, unexpected, misshapen or not finite.
     """
     files = complete.check(source)
     if files.pickled:
         log.note(str(source.folder), "its weights are pickled .bin files; they are read without running what they hold")
-    config, _ = architecture.read(source, cfg)
+    config = _config(source, cfg, longest, trainable)
     trusted = bool(architecture.code_that_runs(source, cfg))
     try:
-        model = read_weights(source, config, dtype=dtype, device=device, attention=attention, trusted=trusted)
+        model = read_weights(
+            source,
+            config,
+            dtype=dtype,
+            device=device,
+            attention=attention,
+            trusted=trusted,
+            quantization=quantized.for_reading(cfg, dtype),
+        )
     except Exception as problem:
         if (found := shortage.found(problem)) is None:
             raise
@@ -64,9 +80,24 @@ def load_model(
     check_finite(model.named_parameters(), f"{source.folder} read as {str(dtype).removeprefix('torch.')}")
     model.name_or_path = model.config.name_or_path = source.name
     model.config.dtype = files.dtype or config.dtype or dtype
+    quantized.settle(model, cfg, dtype)
+    if cfg.rope_scaling == "dynamic":
+        positions.forget_lengths(model)
+    if cfg.dropout_rate is not None and trainable:
+        dropout.set_all(model, cfg.dropout_rate)
     if trainable:
         prepare_for_training(model, recomputed=ASKED.get(cfg.gradient_checkpointing))
     return model
+
+
+def _config(source: Source, cfg: ModelConfig, longest: int | None, trainable: bool) -> PreTrainedConfig:
+    """The model's configuration, as options change it."""
+    config, _ = architecture.read(source, cfg)
+    if cfg.rope_scaling is not None and longest is not None:
+        positions.stretch(config, cfg.rope_scaling, longest, tell=trainable)
+    if cfg.dropout_rate is not None and trainable:
+        dropout.announce(config, cfg.dropout_rate)
+    return config
 
 
 def prepare_for_training(model: PreTrainedModel, *, recomputed: Way | None) -> None:

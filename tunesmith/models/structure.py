@@ -26,14 +26,18 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and not set(name.split(".")) & set(VISION)
+        if is_linear(module) and module is not head and not set(name.split(".")) & set(VISION)
     ]
 
 
 def adaptable_names(model: PreTrainedModel) -> list[str]:
     """Full names of all modules that can have LoRA: linear ones, the head included, and embeddings."""
-    kinds = nn.Linear | Conv1D | nn.Embedding
-    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return [name for name, module in model.named_modules() if is_linear(module) or isinstance(module, nn.Embedding)]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether the module is a linear map: torch's, GPT-2's, bitsandbytes', which are torch's too, or HQQ's."""
+    return isinstance(module, nn.Linear | Conv1D) or type(module).__name__ == "HQQLinear"
 
 
 def tied_names(model: PreTrainedModel) -> list[str]:

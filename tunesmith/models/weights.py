@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
 from tunesmith.log import ModelError
@@ -20,9 +20,16 @@ LISTED = 5
 
 
 def read_weights(
-    source: Source, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device, attention: str, trusted: bool
+    source: Source,
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    trusted: bool,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel:
-    """The model with every tensor taken from the folder.
+    """The model with every tensor taken from the folder, rounded on the way where `quantization` says so.
 
     Raises ModelError naming the tensors when some are missing (tied ones aside), unexpected or of another shape.
     """
@@ -33,7 +40,8 @@ def read_weights(
                 config=config,
                 dtype=dtype,
                 attn_implementation=attention,
-                device_map=None if device.type == "cpu" else {"": device},
+                device_map=None if device.type == "cpu" and quantization is None else {"": device},
+                quantization_config=quantization,
                 local_files_only=True,
                 trust_remote_code=trusted,
                 ignore_mismatched_sizes=True,  # so that they come back in the report, all of them, and are refused below

@@ -3,6 +3,7 @@
 from tunesmith import log
 from tunesmith.config.load import Loaded
 from tunesmith.data.sources import find_datasets
+from tunesmith.models import quantizers
 from tunesmith.models.complete import check as check_files
 from tunesmith.models.where import find, find_adapters
 from tunesmith.train import scores, trackers
@@ -18,6 +19,7 @@ def check(loaded: Loaded) -> None:
     trackers.check(cfg.train.report_to)
     if {"bleu", "rouge"} & {*cfg.train.metrics}:
         scores.require("metrics")
+    quantizers.require(cfg.model)
     check_files(find(cfg.model))
     find_adapters(cfg.model)
     folders = [file.parent for file in loaded.files]

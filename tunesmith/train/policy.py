@@ -16,6 +16,7 @@ from tunesmith.models.elementwise import add_rows_read, lighten
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
 from tunesmith.models.predict import Predictor, predictor
+from tunesmith.models.tuning import loftq
 from tunesmith.models.tuning.adapters import merge
 from tunesmith.models.tuning.fused import fuse
 from tunesmith.models.where import Source, find_adapters
@@ -34,6 +35,7 @@ def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool
         device=runtime.device,
         trainable=trainable,
         attention=attention(cfg, source, runtime),
+        longest=cfg.data.cutoff_len,
     )
 
 
@@ -50,7 +52,12 @@ def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool
     if isolated:
         with runtime.autocast():
             require_isolation(model)
-    return tuned(cfg, model, runtime, adapters=find_adapters(cfg.model))
+    adapters = find_adapters(cfg.model)
+    made = tuned(cfg, model, runtime, adapters=adapters)
+    if cfg.tuning.lora_init == "loftq" and not adapters:
+        assert isinstance(made, PeftModel), "only LoRA has a start"
+        loftq.start(made, source)
+    return made
 
 
 def tuned(cfg: Config, model: PreTrainedModel, runtime: Runtime, *, adapters: Sequence[Source]) -> nn.Module:

@@ -3,7 +3,7 @@
 Each rule is a function with its reason; it yields findings that name the options they are about.
 """
 
-from tunesmith.config.rules import built, data, evaluate, export, start, train, tuning
+from tunesmith.config.rules import built, data, evaluate, export, quantized, start, train, tuning
 from tunesmith.config.rules.asked import Asked, Finding, Rule
 from tunesmith.config.rules.built import NOT_BUILT, NOT_BUILT_AT_ALL
 from tunesmith.config.rules.start import NEEDS
@@ -29,8 +29,12 @@ RULES: tuple[Rule, ...] = (
     tuning.other_methods_options,
     tuning.options_of_one_value,
     tuning.losses,
+    tuning.dropout_in_attention,
     tuning.identity_start,
     tuning.warmup_ignored,
+    quantized.bits_of_the_method,
+    quantized.nothing_to_hold,
+    quantized.frozen_weights_alone,
     data.evaluation_without_data,
     evaluate.something_to_ask,
     evaluate.evaluate_elsewhere,

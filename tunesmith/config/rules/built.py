@@ -7,9 +7,9 @@ from tunesmith.config.rules.asked import Asked, Finding
 
 NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "stage": ("rm", "dpo", "kto", "ppo", "grpo"),
-    "finetuning_type": ("qlora", "oft", "llamapro"),
+    "finetuning_type": ("oft", "llamapro"),
+    "quantization_method": ("eetq",),
     "compute_type": ("fp8",),
-    "lora_init": ("loftq",),
     "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
     "optim": (
         "adalomo", "adam_mini", "adamw_8bit", "adamw_anyprecision", "adamw_apex_fused", "adamw_bnb_8bit",
@@ -25,8 +25,7 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
 
 NOT_BUILT_AT_ALL = (
     "data_augmentation", "augment",
-    "rope_scaling", "dropout_rate", "quantization_bit", "quantization_method", "resize_vocab", "add_tokens",
-    "add_special_tokens", "oft_rank",
+    "resize_vocab", "add_tokens", "add_special_tokens", "oft_rank",
     "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
 """Options of which only the default is built."""

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 
+from tunesmith import catalog
 from tunesmith.config.rules.asked import Asked, Finding
+
+LORA = ("lora", "qlora")
 
 LORA_ONLY = (
     "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "lora_init", "pissa_iter", "use_rslora", "use_dora",
@@ -17,12 +20,12 @@ WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 def other_methods_options(asked: Asked) -> Iterator[Finding]:
     """An option of another tuning method is probably a leftover."""
     method = asked.config.tuning.finetuning_type
-    for owner, names in (("lora", LORA_ONLY), ("freeze", FREEZE_ONLY)):
+    for owners, names in ((LORA, LORA_ONLY), (("freeze",), FREEZE_ONLY)):
         for name in names:
-            if asked.wrote(name) and method in ("lora", "freeze", "full") and method != owner:
+            if asked.wrote(name) and method in catalog.names("tuning") and method not in owners:
                 text = f"has no effect with finetuning_type {method}"
                 yield Finding("warning", (name, "finetuning_type"), text)
-    if method != "lora" and asked.config.model.adapter_name_or_path and asked.command == "train":
+    if method not in LORA and asked.config.model.adapter_name_or_path and asked.command == "train":
         text = f"adapters are merged into the model before finetuning_type {method} trains it"
         yield Finding("note", ("adapter_name_or_path", "finetuning_type"), text)
 
@@ -59,6 +62,13 @@ def losses(asked: Asked) -> Iterator[Finding]:
     if optim.loss == "asft" and asked.config.tuning.finetuning_type == "lora" and start in ("pissa", "olora"):
         text = f"asft compares with the model without its adapter, which lora_init {start} changes; leave one out"
         yield Finding("error", ("loss", "lora_init"), text)
+
+
+def dropout_in_attention(asked: Asked) -> Iterator[Finding]:
+    """FlexAttention computes no dropout; most models have one in their attention."""
+    if asked.config.model.dropout_rate and asked.config.model.flash_attn == "flex":
+        text = "FlexAttention has no dropout; choose another flash_attn"
+        yield Finding("error", ("dropout_rate", "flash_attn"), text)
 
 
 def identity_start(asked: Asked) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from tunesmith import log
 from tunesmith.log import ModelError
-from tunesmith.models import pickled, structure
+from tunesmith.models import pickled, quantized, structure
 from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, compare_bases, held, read_config, refuse_twice
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
@@ -103,6 +103,8 @@ def merge_keeping(
     With `strict`, raises ModelError for an adapter whose change is not low-rank (DoRA, modules trained in full), for then
     no adapter trained on top of it would load on the base model.
     """
+    if adapters and quantized.is_quantized(model):
+        raise ModelError("adapter_name_or_path: adapters cannot be merged into weights of few bits (quantization_bit)")
     changed: Factors = {}
     for adapter in adapters:
         extras = [name for name in ("use_dora", "modules_to_save") if adapter.config.to_dict()[name]]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -28,6 +28,7 @@ STARTS: dict[str, bool | str] = {
     "orthogonal": True,
     "pissa": "pissa",
     "olora": "olora",
+    "loftq": True,
 }
 """`lora_init` -> what peft calls it."""
 FROM_THE_BASE = ("pissa", "olora")
@@ -91,6 +92,8 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftM
         task_type="CAUSAL_LM",
     )
     _say_experts(model)
+    sample = _smallest(model, wanted)
+    before = sample.get_parameter("weight").detach().float().clone() if cfg.lora_init in FROM_THE_BASE else None
     with quiet():
         tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
     layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
@@ -99,16 +102,16 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftM
             for first in layer.lora_A.values():
                 nn.init.orthogonal_(first.weight)
     if cfg.lora_init not in FROM_THE_BASE:
-        assert all(not second.weight.any() for layer in layers for second in layer.lora_B.values()), (
-            "step 0 is the base"
-        )
+        at_zero = [second.weight for layer in layers for second in layer.lora_B.values()]
+        at_zero += [first for layer in layers for first in layer.lora_embedding_A.values()]
+        assert not any(weight.any() for weight in at_zero), "step 0 is the base"
+    if before is not None:
+        _check_sum(next(layer for layer in layers if layer.get_base_layer() is sample), before)
     return tuned
 
 
 def _start(model: PreTrainedModel, cfg: TuningConfig, wanted: Sequence[str]) -> bool | str:
     """peft's name of `lora_init`.  Raises OptionError for one that cannot start these modules."""
-    if cfg.lora_init == "loftq":
-        raise OptionError("lora_init: loftq is not built yet")
     if cfg.lora_init == "zero":
         log.note(
             "lora_init",
@@ -127,6 +130,19 @@ def _start(model: PreTrainedModel, cfg: TuningConfig, wanted: Sequence[str]) -> 
     if cfg.lora_init == "pissa" and cfg.pissa_iter >= 0:
         return f"pissa_niter_{cfg.pissa_iter}"
     return STARTS[cfg.lora_init]
+
+
+def _smallest(model: PreTrainedModel, wanted: Sequence[str]) -> nn.Module:
+    return min(_modules(model, wanted), key=lambda module: sum(weight.numel() for weight in module.parameters()))
+
+
+@torch.no_grad()
+def _check_sum(layer: LoraLayer, before: Tensor) -> None:
+    """A start that was taken out of the base leaves, with what is left there, the base: to its number format's rounding."""
+    base = layer.get_base_layer().weight
+    change = layer.get_delta_weight(ADAPTER).float()
+    apart = (base.float() + change - before).abs().max()
+    assert apart <= 16 * torch.finfo(base.dtype).eps * before.abs().max(), "step 0 is the base"
 
 
 def _modules(model: PreTrainedModel, wanted: Sequence[str]) -> list[nn.Module]:
