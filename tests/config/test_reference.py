@@ -90,3 +90,13 @@ def test_an_argument_is_an_option_or_has_a_reason_but_not_both():
 
 def test_no_reason_is_empty():
     assert all(len(reason.split()) > 1 for reason in (*foreign.INERT.values(), *foreign.INSTEAD.values()))
+
+
+def test_a_file_that_names_only_rows_to_evaluate_does_not_train(tmp_path, capsys):
+    words = ["--model_name_or_path", "m", "--eval_dataset", "d", "--do_predict"]
+    loaded = load(words, "train")
+    assert not loaded.config.train.do_train
+    assert capsys.readouterr().err == "note: do_train: false, since only eval_dataset names data\n"
+    assert load([*words, "--dataset", "d"], "train").config.train.do_train
+    with pytest.raises(OptionError, match="dataset: is missing"):
+        load([*words, "--do_train"], "train")

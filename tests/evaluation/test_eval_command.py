@@ -72,6 +72,37 @@ def test_numbers_are_those_of_the_likeliest_letter(tiny_model, task, tmp_path, c
         run(tiny_model, "--task", task, "--save_dir", tmp_path / "out")
 
 
+def test_a_written_template_makes_questions_turns_of_a_chat(tiny_model, task, tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval")
+    from tunesmith.evaluation import harness
+
+    asked: list[str] = []
+    once = harness._Asked._loglikelihood_tokens
+
+    def seen(self, requests, **more):
+        asked.extend(self.tokenizer.decode(ids) for _, ids, _ in requests)
+        return once(self, requests, **more)
+
+    monkeypatch.setattr(harness._Asked, "_loglikelihood_tokens", seen)
+    assert run(tiny_model, "--task", task, "--max_samples", "1", "--task_lang", "zh", "--template", "chatml") == 0
+    assert asked[0] == (
+        "<|im_start|>system\n以下是关于sky的单项选择题，请直接给出正确答案的选项。\n\n<|im_end|>\n"
+        "<|im_start|>user\nWhat turns around the Earth?\nA. the Moon\nB. the Sun\nC. Mars\nD. a star\n答案：<|im_end|>\n"
+        "<|im_start|>assistant\nA<|im_end|>\n"
+        "<|im_start|>user\nWhat is the Sun?\nA. a planet\nB. a star\nC. a moon\nD. a comet\n答案：<|im_end|>\n"
+        "<|im_start|>assistant"  # the harness counts the line's end as the answer's
+    )
+    assert len(asked) == 4 + 4  # one question of each subject, with four choices
+
+
+def test_questions_that_are_too_long_are_told(tiny_model, task, capsys):
+    pytest.importorskip("lm_eval")
+    long = {"question": "Why? " * 300, "choices": ["a", "b"], "answer": 0}
+    task.write_text(json.dumps(long) + "\n", encoding="utf-8")
+    assert run(tiny_model, "--task", task) == 0
+    assert "warning: n_shot: 1 prompts are longer than the 512 tokens" in capsys.readouterr().err
+
+
 def test_the_base_is_the_adapter_switched_off(tiny_model, tmp_path, repo, capsys):
     tuned = adapt(tiny_model, tmp_path / "tuned")
     words = ["--eval_dataset", "identity,small_talk", "--dataset_dir", repo / "data", "--max_samples", "4"]

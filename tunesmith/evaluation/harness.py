@@ -14,9 +14,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tunesmith.catalog import did_you_mean
 from tunesmith.evaluation.measured import Measured
 from tunesmith.evaluation.tasks import Question, Task
-from tunesmith.log import OptionError
+from tunesmith.log import OptionError, warn
 from tunesmith.templates.conversation import ChatFormat, Conversation, Message
 
 ABOUT = {
@@ -55,7 +56,8 @@ def find_tasks(names: Sequence[str]) -> list[str]:
         matching = [each for each in (name, RENAMED.get(name, name)) if each in known.all_tasks]
         if not matching:
             raise OptionError(
-                f"task: '{name}' is no file, no folder and no task of the evaluation harness; `lm_eval ls tasks` lists those"
+                f"task: '{name}' is no file, no folder and no task of the evaluation harness"
+                f"{did_you_mean(name, known.all_tasks) or '; `lm_eval ls tasks` lists those'}"
             )
         found.append(matching[0])
     return found
@@ -76,9 +78,8 @@ def ask(
     """What the model is worth on each task.  `named`: the harness's own tasks; `bar` makes what shows progress."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     local = {f"{task.name}/{subject}": (task, subject) for task in tasks for subject in task.subjects()}
-    loaded = TaskManager(include_defaults=bool(named)).load(
-        [*(_definition(name, task, subject, how) for name, (task, subject) in local.items()), *named]
-    )
+    definitions = [_definition(name, task, subject, how) for name, (task, subject) in local.items()]
+    loaded = _load(definitions, named)
     for name, each in loaded["tasks"].items():
         if name not in local and how.n_shot is not None:
             each.set_config(key="num_fewshot", value=how.n_shot)
@@ -97,6 +98,17 @@ def ask(
         if name not in local:
             measured += _of_harness(name, samples[name])
     return measured
+
+
+def _load(definitions: Sequence[dict[str, Any]], named: Sequence[str]) -> Any:
+    """The tasks, with their data.  Raises OptionError when the harness cannot fetch those of its own."""
+    try:
+        return TaskManager(include_defaults=bool(named)).load([*definitions, *named])
+    except (OSError, RuntimeError, ValueError) as problem:  # what datasets and huggingface_hub raise without a network
+        if not named:
+            raise
+        reason = " ".join(str(problem).split())[:200]
+        raise OptionError(f"task: the data of {', '.join(named)} cannot be fetched: {reason}") from problem
 
 
 class _Asked(HFLM):
@@ -119,6 +131,13 @@ class _Asked(HFLM):
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None) -> Any:
         self._done, self._total = 0, len({tuple(asked + answer[:-1]) for _, asked, answer in requests})
+        cut = {tuple(asked) for _, asked, answer in requests if len(asked) + len(answer) > self.max_length + 1}
+        if cut:
+            count, most = f"{len(cut):,}", f"{self.max_length:,}"
+            warn(
+                "n_shot",
+                f"{count} prompts are longer than the {most} tokens that the model reads; their beginning is cut",
+            )
         with self._bar() as self._shown:
             return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
 
