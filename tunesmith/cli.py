@@ -16,6 +16,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "tunesmith.jobs.start:train_command",
         "Train a model, as the options of a file and the command line say.",
     ),
+    "plan": (
+        "tunesmith.jobs.start:plan_command",
+        "Check everything a training run needs, read its data, and tell what it would do; load and write nothing.",
+    ),
     "chat": ("tunesmith.generate.chat:chat_command", "Talk to a model, or answer one --prompt."),
     "eval": (
         "tunesmith.evaluation.command:eval_command",
@@ -43,7 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command -> where it is, and what it does."""
 
-WITH_OPTIONS = ("train", "chat", "eval", "export", "inspect", "lint", "doctor")
+WITH_OPTIONS = ("train", "plan", "chat", "eval", "export", "inspect", "lint", "doctor")
 """Commands that take the options of the config."""
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}

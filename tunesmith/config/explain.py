@@ -25,6 +25,7 @@ TITLES = {
 }  # fmt: skip
 COMMAND_SECTIONS = {
     "train": ("model", "data", "tuning", "optim", "train", "generate", "export", "evaluate"),
+    "plan": ("model", "data", "tuning", "optim", "train", "generate", "export", "evaluate"),
     "chat": ("model", "data", "generate"),
     "export": ("model", "data", "export"),
     "eval": ("model", "data", "train", "generate", "evaluate"),
@@ -36,6 +37,7 @@ COMMAND_SECTIONS = {
 
 USAGE = {
     "train": "tunesmith train [FILE...] [name=value...] [--name value...]",
+    "plan": "tunesmith plan [FILE...] [name=value...] [--name value...]",
     "chat": "tunesmith chat MODEL [FILE...] [name=value...] [--name value...]",
     "export": "tunesmith export MODEL [FILE...] [name=value...] [--name value...]",
     "eval": "tunesmith eval MODEL [FILE...] [name=value...] [--name value...]",

@@ -13,7 +13,8 @@ class TrainConfig(Section):
     preferences and rewards."""
 
     do_train: bool = True
-    """Train. False without `do_eval` or `do_predict`: check everything and read the data, load no weights."""
+    """Train. False without `do_eval` or `do_predict` is `tunesmith plan`: check everything, read the data and tell what the
+    run would do; load no weights, write nothing."""
 
     do_eval: bool = False
     """Evaluate on the evaluation data at the end, or without training."""

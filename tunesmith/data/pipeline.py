@@ -71,9 +71,10 @@ def prepare(
     chat_format: ChatFormat | None,
     search_folders: Sequence[Path] = (),
     on_progress: OnProgress = lambda done, total: None,
+    keep: bool = True,
 ) -> Prepared:
     """Read, encode and split the data of a run.  `seed` decides the split and random choices, `chat_format` is None
-    for the stage `pt`.
+    for the stage `pt`; `keep`: rows that are prepared are kept on disk, as options say.
 
     Raises OptionError for names and options, DataError for files that cannot be read and when nothing would be
     trained."""
@@ -95,7 +96,7 @@ def prepare(
         def samples(name: str, datasets: Sequence[Dataset]) -> ArraySamples:
             gatherer.check(datasets)
             shaping = key(cfg, datasets, kind=kind, seed=seed, tokenizer=tokenizer, chat_format=chat_format)
-            stored = _stored(cfg, name, datasets, shaping, lambda: gatherer.prepare(datasets))
+            stored = _stored(cfg, name, datasets, shaping, lambda: gatherer.prepare(datasets), keep)
             tallies.add(Tallies.of(stored.report), cfg.max_reported_rows)
             sizes[name] = stored.report[SAMPLES]
             return ArraySamples(stored.rows)
@@ -140,7 +141,12 @@ def _interleaved(
 
 
 def _stored(
-    cfg: DataConfig, name: str, datasets: Sequence[Dataset], shaping: store.Key | None, prepare: store.Prepare
+    cfg: DataConfig,
+    name: str,
+    datasets: Sequence[Dataset],
+    shaping: store.Key | None,
+    prepare: store.Prepare,
+    keep: bool,
 ) -> store.Stored:
     """The prepared rows of some datasets, from wherever the options say."""
     if not datasets:
@@ -148,9 +154,13 @@ def _stored(
     if cfg.tokenized_path:
         if shaping is None:
             raise OptionError("tokenized_path: works only with data in local files, whose bytes can be compared")
+        if not keep:
+            return store.named_or_in_memory(Path(cfg.tokenized_path) / name, shaping, prepare, anew=cfg.overwrite_cache)
         return store.named(Path(cfg.tokenized_path) / name, shaping, prepare, anew=cfg.overwrite_cache)
     if cfg.disable_cache or shaping is None:
         return store.in_memory(prepare)
+    if not keep:
+        return store.cached_or_in_memory(" ".join(each.name for each in datasets), shaping, prepare)
     return store.cached(" ".join(each.name for each in datasets), shaping, prepare, anew=cfg.overwrite_cache)
 
 

@@ -66,10 +66,26 @@ def in_memory(prepare: Prepare) -> Stored:
     return Stored(joined(parts), report)
 
 
+def cached_or_in_memory(names: str, key: Key, prepare: Prepare) -> Stored:
+    """As `cached`, but nothing is written."""
+    folder = _family(names) / _digest(key)[:16]
+    return _read(folder) or in_memory(prepare)
+
+
+def named_or_in_memory(folder: Path, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
+    """As `named`, but nothing is written.  Raises OptionError as it does."""
+    stored = None if anew else _read(folder)
+    if stored is None:
+        _refuse_strangers(folder)
+        return in_memory(prepare)
+    _refuse_differences(folder, key)
+    return stored
+
+
 def cached(names: str, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
     """Rows of the datasets `names`, from the store if it has them by this key; prepared, stored and mapped if not.  Says
     which, and what differs from the last time.  One process prepares while others wait."""
-    family = default_folder() / f"{_slug(names)}-{_digest(names)[:8]}"
+    family = _family(names)
     folder = family / _digest(key)[:16]
     try:
         family.mkdir(parents=True, exist_ok=True)
@@ -110,8 +126,7 @@ def named(folder: Path, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
     with _lock(lock):
         stored = None if anew else _read(folder)
         if stored is None:
-            if folder.exists() and any(folder.iterdir()) and not (folder / META).is_file():
-                raise OptionError(f"tokenized_path: {folder} holds files that are no prepared data")
+            _refuse_strangers(folder)
             try:
                 _write(folder, key, prepare)
             except OSError as reason:
@@ -120,14 +135,27 @@ def named(folder: Path, key: Key, prepare: Prepare, *, anew: bool) -> Stored:
             stored = _read(folder)
             assert stored is not None, f"{folder} was written and is not there"
             return stored
-        differing = differences(_meta(folder)["key"], key)
-    if differing:
+        _refuse_differences(folder, key)
+    log.note("tokenized_path", f"prepared data read from {folder}")
+    return stored
+
+
+def _family(names: str) -> Path:
+    """Where the stores of some datasets lie, prepared in different ways."""
+    return default_folder() / f"{_slug(names)}-{_digest(names)[:8]}"
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()) and not (folder / META).is_file():
+        raise OptionError(f"tokenized_path: {folder} holds files that are no prepared data")
+
+
+def _refuse_differences(folder: Path, key: Key) -> None:
+    if differing := differences(_meta(folder)["key"], key):
         raise OptionError(
             f"tokenized_path: {folder} was prepared in another way: {', '.join(differing)}; "
             "name another folder, or set overwrite_cache: true"
         )
-    log.note("tokenized_path", f"prepared data read from {folder}")
-    return stored
 
 
 def differences(before: Key, now: Key) -> list[str]:

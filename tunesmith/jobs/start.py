@@ -1,4 +1,4 @@
-"""`tunesmith train` and `doctor`: check the options, take the folder, run.  Imports the trainer only once the options are right."""
+"""`tunesmith train`, `plan` and `doctor`: check the options, take the folder, run.  Imports the trainer only once the options are right."""
 
 import ctypes
 import gc
@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 from tunesmith.config.load import Loaded, load
@@ -18,6 +19,8 @@ from tunesmith.log import is_speaker
 def train_command(arguments: list[str]) -> int:
     """Run a training job; returns the process's exit code."""
     loaded = load(arguments, command="train")
+    if not (loaded.config.train.do_train or loaded.config.train.do_eval or loaded.config.train.do_predict):
+        return _plan(loaded)
     if loaded.config.train.do_train and is_speaker():
         folder.check(loaded.config)
     _end_with_parent()
@@ -37,6 +40,26 @@ def train_command(arguments: list[str]) -> int:
     return code
 
 
+def plan_command(arguments: list[str]) -> int:
+    """Tell what a training job would do, and do nothing; returns the process's exit code."""
+    return _plan(load(arguments, command="train"))
+
+
+def _plan(loaded: Loaded) -> int:
+    cfg = loaded.config
+    if not (cfg.train.do_eval or cfg.train.do_predict):  # a plan is one of training, where nothing else is asked for
+        loaded = replace(
+            loaded, config=cfg.model_copy(update={"train": cfg.train.model_copy(update={"do_train": True})})
+        )
+    if loaded.config.train.do_train:
+        folder.check(loaded.config)
+    with _nothing_is_garbage():
+        importlib.import_module("tunesmith.train.early").check(loaded)
+        planner = importlib.import_module("tunesmith.look.plan_command")
+    code: int = planner.plan(loaded)
+    return code
+
+
 def doctor_command(arguments: list[str]) -> int:
     """Try what training promises, in as many processes as training would use; returns the process's exit code."""
     loaded = load(arguments, command="doctor")
@@ -52,10 +75,8 @@ def doctor_command(arguments: list[str]) -> int:
 
 
 def process_count(loaded: Loaded) -> int:
-    """Processes that the run wants: as many as asked for, else one per GPU; a plan needs one."""
+    """Processes that the run wants: as many as asked for, else one per GPU."""
     cfg = loaded.config
-    if not (cfg.train.do_train or cfg.train.do_eval or cfg.train.do_predict):
-        return 1
     if cfg.train.nproc_per_node is not None:
         return cfg.train.nproc_per_node
     return processes.gpus() if cfg.model.device != "cpu" else 1

@@ -39,8 +39,9 @@ class Place:
     """Held by rank 0; the folder is free again when its process ends."""
 
 
-def read_inputs(loaded: Loaded) -> Inputs:
-    """Tokenizer, chat format and prepared rows, as every command that works on a run's data needs them."""
+def read_inputs(loaded: Loaded, *, keep: bool = True) -> Inputs:
+    """Tokenizer, chat format and prepared rows, as every command that works on a run's data needs them.  `keep`: rows that
+    are prepared are kept on disk, as options say."""
     cfg = loaded.config
     source = find(cfg.model)
     tokenizer = load_tokenizer(source, cfg.model)
@@ -59,6 +60,7 @@ def read_inputs(loaded: Loaded) -> Inputs:
                 chat_format=chat,
                 search_folders=[file.parent for file in loaded.files],
                 on_progress=progress.rows,
+                keep=keep,
             )
     except Exception as problem:
         found = shortage.found(problem)

@@ -31,10 +31,7 @@ def run(loaded: Loaded) -> int:
         inputs = read(loaded)
         if loaded.config.train.do_train:
             return train(loaded, inputs, stops)
-        if loaded.config.train.do_eval or loaded.config.train.do_predict:
-            return look(loaded, inputs, stops)
-        say("Everything needed is there; with do_train: true this trains.")
-        return 0
+        return look(loaded, inputs, stops)
     except Stopped as stopped:
         warn("stopped", f"by {stopped}; {'nothing was trained' if stops.is_early else 'training was over'}")
         return stops.exit_code
