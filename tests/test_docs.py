@@ -168,6 +168,7 @@ def test_every_other_spelling_is_on_the_page_for_migrants() -> None:
         assert f"| `{ours}` | {', '.join(f'`{other}`' for other in others)} |\n" in page, ours
     for name, switch in compat.SWITCHES.items():
         on = str(switch.on).lower() if isinstance(switch.on, bool) else switch.on
+        on = ", ".join(on) if isinstance(on, list) else on
         assert f"| `{name}: true` | `{switch.option}: {on}` |\n" in page, name
 
 

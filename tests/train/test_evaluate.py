@@ -170,7 +170,7 @@ def test_accuracy_is_the_share_of_trained_tokens_that_are_the_likeliest(
         ids, labels = torch.tensor(rows[row].input_ids).long(), torch.tensor(rows[row].labels).long()[1:]
         likeliest = model(input_ids=ids[None]).logits[0, :-1].argmax(-1)
         hits, total = hits + int((likeliest == labels).sum()), total + int((labels != IGNORED).sum())
-    assert found.accuracy == hits / total and found.results("eval")["eval_accuracy"] == hits / total
+    assert found.accuracy == hits / total and found.results("eval", [])["eval_accuracy"] == hits / total
 
 
 @pytest.mark.parametrize("padded", [True, False])

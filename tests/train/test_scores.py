@@ -65,3 +65,15 @@ def test_without_the_packages_the_command_that_brings_them_is_told(monkeypatch: 
     with pytest.raises(MissingExtra, match=r"pip install 'tunesmith\[metrics\]'"):
         mean_scores([("a", "a")], ["rouge"])
     assert mean_scores([("a", "a")], ["f1"]) == {"f1": 1}
+
+
+def test_f1_over_labels_is_worked_out_by_hand() -> None:
+    labels = ("yes", "no", "maybe")
+    pairs = [("Yes.", "yes"), ("no", "yes"), (" NO ", "no"), ("I can't tell", "no"), ("yes", "yes")]
+    # yes: 2 hits of 2 said and 3 wanted; no: 1 of 2 and 2; maybe was neither said nor wanted
+    by_hand = (2 * 2 / (2 + 3) + 2 * 1 / (2 + 2)) / 2
+    assert scores.macro_f1(pairs, labels) == pytest.approx(by_hand)
+    assert scores.mean_scores(pairs, ["f1"], labels) == {"f1": pytest.approx(by_hand)}
+    assert scores.mean_scores(pairs, ["f1"])["f1"] != pytest.approx(by_hand)
+    assert scores.macro_f1([("what", "ever")], labels) == 0
+    assert scores.label_of("“肯定”。", ["肯定", "否定"]) == "肯定"

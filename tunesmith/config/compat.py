@@ -51,6 +51,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "predict_with_generate": ("eval_with_generate",),
     "export_size": ("max_shard_size",),
     "base_model": ("base",),
+    "num_beams": ("eval_num_beams", "generation_num_beams"),
 }
 """Canonical name -> spellings that mean the same and take the same values."""
 
@@ -81,6 +82,7 @@ SWITCHES: dict[str, Switch] = {
     "use_eaft_loss": Switch("loss", "eaft"),
     "use_asft_loss": Switch("loss", "asft"),
     "save_safetensors": Switch("save_format", "huggingface", "pytorch"),
+    "compute_accuracy": Switch("metrics", ["loss", "ppl", "accuracy"]),
 }
 
 RATIOS: dict[str, str] = {"warmup_ratio": "warmup_steps"}

@@ -251,7 +251,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "eaft_kl_coef": (*_OFF, 0.0),
     "use_hyper_parallel": _OFF,
     "use_swanlab": _OFF,
-    "compute_accuracy": _OFF,
     "efficient_eos": _OFF,
     "tf32": _OFF,
     "torchdynamo": _OFF,
@@ -268,8 +267,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "deepspeed": _OFF,
     "push_to_hub": _OFF,
     "max_length": _OFF,
-    "eval_num_beams": (*_OFF, 1),
-    "generation_num_beams": (*_OFF, 1),
     "generation_max_length": _OFF,
     "generation_config": _OFF,
     "freeze_original_embeddings": _OFF,
@@ -287,11 +284,8 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
 
 INSTEAD: dict[str, str] = {
     "use_swanlab": "write `report_to: swanlab`",
-    "compute_accuracy": "write `metrics: accuracy`",
     "adafactor": "write `optim: adafactor`",
     "max_length": "write `max_new_tokens`, which counts the answer alone",
-    "eval_num_beams": "write `num_beams`",
-    "generation_num_beams": "write `num_beams`",
     "generation_max_length": "write `max_new_tokens`, which counts the answer alone",
     "generation_config": "each option of generation has a name of its own, such as `temperature`",
     "eval_on_start": "`do_train: false` with `do_eval: true` evaluates the model as it is",

@@ -109,11 +109,13 @@ class TrainConfig(Section):
     """When to evaluate. Default: every `eval_steps` when that is written, else at the end."""
 
     metrics: list[Literal["loss", "ppl", "accuracy", "exact_match", "f1", "rouge", "bleu"]] = ["loss", "ppl"]
-    """What evaluation reports. `accuracy`: the share of trained tokens that are the likeliest. `exact_match`, `f1`, `rouge`
-    and `bleu` need the evaluation rows answered, which is done once, at the end."""
+    """What evaluation reports, besides the loss. `ppl`: the perplexity. `accuracy`: the share of trained tokens that are the
+    likeliest. `exact_match`, `f1`, `rouge` and `bleu` need the evaluation rows answered, which is done at each evaluation
+    and may take longer than training; `f1` is the mean over labels where the dataset declares `labels`, else that of shared
+    words."""
 
     predict_with_generate: bool = False
-    """Evaluate by generated answers too: adds BLEU and ROUGE to `eval_results.json`, at the end."""
+    """Evaluate by generated answers too: `bleu` and `rouge` in `metrics`."""
 
     report_to: list[str] = ["none"]
     """Trackers, comma-separated: none, tensorboard, wandb, mlflow, swanlab, trackio."""

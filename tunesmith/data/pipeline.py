@@ -4,7 +4,7 @@ no step's inside."""
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,8 @@ class Prepared:
     report: Report
     fingerprint: str
     """Hash of the samples and what decides their order: equal means that a run can go on where it stopped."""
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The labels that the answers of an evaluation set are, where its datasets declare them; by the set's name."""
     stream: Stream | None = None
     """What is trained, when it is read only then."""
 
@@ -106,17 +108,44 @@ def prepare(
     if cfg.streaming and trained:
         gatherer.check(trained)
         stream = Stream(cfg, kind, _raw_rows(cfg, trained, shares, seed), encoder, processes)
-        return _streamed(cfg, stream, evals, tallies)
+        return _streamed(cfg, stream, evals, tallies, _labels(cfg, trained, evaluated))
     if cfg.val_size:
         trained_on, held_out = mix.split(train.keys, cfg.val_size, seed)
-        train, evals = train.choose(trained_on), {"eval": train.choose(held_out)}
-        ends = np.searchsorted(trained_on, np.cumsum([0, *sizes["train"]]))
-        sizes["train"] = np.diff(ends).tolist()
+        train, evals, sizes["train"] = _divided(train, trained, sizes["train"], trained_on, held_out, cfg)
     _warn_of_placeholders(tallies)
     kept, mixed = train.source_rows(), ""
     if cfg.mix_strategy != "concat" and trained:
         train, mixed = _interleaved(train, trained, sizes["train"], cfg.mix_strategy, shares, kind, seed)
-    return _finished(cfg, kind, seed, train, evals, tallies, kept, mixed)
+    prepared = _finished(cfg, kind, seed, train, evals, tallies, kept, mixed)
+    prepared.labels = _labels(cfg, trained, evaluated)
+    return prepared
+
+
+def _divided(
+    rows: ArraySamples,
+    datasets: Sequence[Dataset],
+    sizes: Sequence[int],
+    trained_on: np.ndarray,
+    held_out: np.ndarray,
+    cfg: DataConfig,
+) -> tuple[ArraySamples, dict[str, ArraySamples], list[int]]:
+    """The samples to train on, those to evaluate on by their sets' names, and how many of the first are each dataset's."""
+    starts = np.cumsum([0, *sizes])
+    evals = {"eval": rows.choose(held_out)}
+    if cfg.eval_on_each_dataset:
+        parts = np.split(held_out, np.searchsorted(held_out, starts[1:-1]))
+        evals = {each.name: rows.choose(part) for each, part in zip(datasets, parts, strict=True) if len(part)}
+    return rows.choose(trained_on), evals, np.diff(np.searchsorted(trained_on, starts)).tolist()
+
+
+def _labels(cfg: DataConfig, trained: Sequence[Dataset], evaluated: Sequence[Dataset]) -> dict[str, tuple[str, ...]]:
+    """The labels of each evaluation set all of whose datasets declare some."""
+    groups = _groups(trained if cfg.val_size else evaluated, cfg.eval_on_each_dataset)
+    return {
+        name: tuple(dict.fromkeys(label for each in datasets for label in each.labels))
+        for name, datasets in groups.items()
+        if all(each.labels for each in datasets)
+    }
 
 
 def _interleaved(
@@ -190,7 +219,13 @@ def _raw_rows(cfg: DataConfig, datasets: Sequence[Dataset], shares: Sequence[flo
     return RawRows(datasets, cfg.max_samples, until, shares, 0 if cfg.disable_shuffling else cfg.buffer_size, seed)
 
 
-def _streamed(cfg: DataConfig, stream: Stream, evals: dict[str, ArraySamples], tallies: Tallies) -> Prepared:
+def _streamed(
+    cfg: DataConfig,
+    stream: Stream,
+    evals: dict[str, ArraySamples],
+    tallies: Tallies,
+    labels: dict[str, tuple[str, ...]],
+) -> Prepared:
     """What a run gets that reads its rows while training: the stream, and what is known of it by now.  Raises DataError
     when nothing of its first rows would be trained."""
     if cfg.val_size:
@@ -202,7 +237,7 @@ def _streamed(cfg: DataConfig, stream: Stream, evals: dict[str, ArraySamples], t
     report.streamed = True
     report.held_out = max(first.held_out - (report.evaluated if cfg.val_size else 0), 0)
     others = _to_evaluate(cfg, stream.kind, evals)
-    return Prepared(first.samples, others, report, stream.fingerprint(first), stream)
+    return Prepared(first.samples, others, report, stream.fingerprint(first), labels, stream)
 
 
 def _to_evaluate(cfg: DataConfig, kind: Kind, evals: dict[str, ArraySamples]) -> dict[str, Samples]:

@@ -105,6 +105,8 @@ class Dataset:
     """Most rows to take; None: all."""
     weight: float | None = None
     """How often it is drawn when datasets are interleaved, relative to the others."""
+    labels: tuple[str, ...] = ()
+    """All that an answer may be; empty where answers are free text."""
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class Entry:
     columns: dict[str, str | None] | None = None
     tags: dict[str, str] | None = None
     thinking: Thinking | None = None
+    labels: list[str] | None = None
 
 
 _NOT_BUILT = {
@@ -267,10 +270,17 @@ def _checked_entry(raw: Any, subject: str) -> Entry:
         problems.append(f"{subject}: ranking needs columns chosen and rejected")
     if isinstance(raw.get("num_samples"), int) and not 1 <= raw["num_samples"] <= MOST_ROWS:
         problems.append(f"{subject}: num_samples must be at least 1 and at most {MOST_ROWS}, got {raw['num_samples']}")
+    labels = raw.get("labels")
+    if isinstance(labels, list) and (len({str(one) for one in labels}) < 2 or not all(map(_is_text, labels))):
+        problems.append(f"{subject}: labels must be at least two different texts, got {labels!r}")
     problems += [f"{subject}: {key}: {why}" for key, why in _NOT_BUILT.items() if raw.get(key)]
     if problems:
         raise DataError("\n".join(problems))
     return Entry(**{key: value for key, value in raw.items() if value is not None})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 _WANTED: dict[str, tuple[type, str]] = {
@@ -278,6 +288,7 @@ _WANTED: dict[str, tuple[type, str]] = {
     "ranking": (bool, "true or false"),
     "columns": (dict, "an object"),
     "tags": (dict, "an object"),
+    "labels": (list, "a list of texts"),
 }
 
 
@@ -314,7 +325,7 @@ def _from_entry(name: str, entry: Entry, folder: Path, subject: str, streaming: 
     formatting: Any = entry.formatting or "alpaca"
     tags = replace(OPENAI_TAGS if formatting == "openai" else Tags(), **(entry.tags or {}))
     shape = Shape(formatting, _columns(entry.columns, formatting), tags, entry.ranking, entry.thinking)
-    return Dataset(name, source, shape, entry.num_samples)
+    return Dataset(name, source, shape, entry.num_samples, labels=tuple(entry.labels or ()))
 
 
 def _columns(written: dict[str, str | None] | None, formatting: Formatting) -> Columns:

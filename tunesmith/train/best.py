@@ -18,6 +18,10 @@ RESULTS: dict[str, tuple[str, ...]] = {
     "loss": ("loss",),
     "ppl": ("perplexity",),
     "accuracy": ("accuracy",),
+    "exact_match": ("exact_match",),
+    "f1": ("f1",),
+    "bleu": ("bleu-4",),
+    "rouge": ("rouge-1", "rouge-2", "rouge-l"),
 }
 """What `metrics` may name -> what results call it, behind `eval_`."""
 
@@ -69,7 +73,8 @@ def best_of(train: TrainConfig, sets: Sequence[str]) -> Best | None:
     if not is_wanted(train) or not sets:
         return None
     prefixes = [prefix(sets, each) for each in sets]
-    measured = [result for name in dict.fromkeys(["loss", *train.metrics]) for result in RESULTS.get(name, ())]
+    asked = ["loss", *train.metrics, *(["bleu", "rouge"] if train.predict_with_generate else [])]
+    measured = [result for name in dict.fromkeys(asked) for result in RESULTS[name]]
     written = train.metric_for_best_model.removeprefix("eval_")
     metric = {"ppl": "perplexity", "bleu": "bleu-4"}.get(written, written)
     of_one_set = [one for one in measured for each in prefixes if f"{each}_{one}" == f"eval_{metric}"]

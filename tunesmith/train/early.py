@@ -24,7 +24,8 @@ def check(loaded: Loaded) -> None:
     find_adapters(cfg.model)
     folders = [file.parent for file in loaded.files]
     with log.muted():
-        find_datasets(cfg.data.dataset, cfg.data.dataset_dir, folders, streaming=cfg.data.streaming)
+        trained = find_datasets(cfg.data.dataset, cfg.data.dataset_dir, folders, streaming=cfg.data.streaming)
         evaluated = find_datasets(cfg.data.eval_dataset, cfg.data.dataset_dir, folders, option="eval_dataset")
         if cfg.train.do_train:
-            best_of(cfg.train, [each.name for each in evaluated] if cfg.data.eval_on_each_dataset else ["eval"])
+            sets = [each.name for each in (trained if cfg.data.val_size else evaluated)]
+            best_of(cfg.train, sets if cfg.data.eval_on_each_dataset else ["eval"])

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,11 +45,15 @@ class Evaluation:
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))
 
-    def results(self, prefix: str) -> dict[str, float]:
-        """The values under the names that `eval_results.json` has for them."""
+    def results(self, prefix: str, metrics: Sequence[str]) -> dict[str, float]:
+        """The loss, and what else `metrics` asks for, under the names that `eval_results.json` has for them."""
         timing = speed(prefix, seconds=self.seconds, samples=self.rows, steps=self.steps)
-        accuracy = {} if self.accuracy is None else {f"{prefix}_accuracy": self.accuracy}
-        return {f"{prefix}_loss": self.loss, f"{prefix}_perplexity": self.perplexity} | accuracy | timing
+        found = {f"{prefix}_loss": self.loss}
+        if "ppl" in metrics:
+            found[f"{prefix}_perplexity"] = self.perplexity
+        if self.accuracy is not None:
+            found[f"{prefix}_accuracy"] = self.accuracy
+        return found | timing
 
 
 def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> dict[str, float]:
@@ -72,7 +76,7 @@ def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Confi
                 accuracy="accuracy" in cfg.train.metrics,
                 on_batch=progress.rows,
             )
-        results |= found.results(prefix(list(evals), name))
+        results |= found.results(prefix(list(evals), name), cfg.train.metrics)
     return results
 
 

@@ -57,9 +57,8 @@ def wanted(cfg: Config) -> list[str]:
 
 
 def is_asked(cfg: Config) -> bool:
-    """Whether evaluation rows are to be answered."""
-    evaluates = cfg.train.do_eval or (cfg.train.do_train and (cfg.data.val_size or cfg.data.eval_dataset))
-    return cfg.train.do_predict or bool(evaluates and wanted(cfg))
+    """Whether evaluation rows are to be answered by a model that is not trained any more."""
+    return cfg.train.do_predict or (not cfg.train.do_train and cfg.train.do_eval and bool(wanted(cfg)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +124,14 @@ def predict(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> Outc
     if not runtime.is_main:
         return Outcome({}, {})
     kept.gather()
-    rows = list(_rows(inputs, asked, kept.answers, cfg.generate.skip_special_tokens))
+    rows = list(rows_of(inputs, asked, kept.answers, cfg.generate.skip_special_tokens))
     written = kept.publish(rows)
     say(f"{len(rows):,} answers are in {written}")
     note("do_predict", f"{tokens:,} tokens made in {time.perf_counter() - began:.1f} s by this process")
-    predicted, evaluated = _scored("predict", SCORES, asked, rows), _scored("eval", wanted(cfg), asked, rows)
+    labels = inputs.prepared.labels
+    predicted = scored("predict", scorable(SCORES, "predict"), asked, rows, labels)
+    names = [] if cfg.train.do_train else scorable(wanted(cfg), "eval")  # a run's evaluations have told them
+    evaluated = scored("eval", names, asked, rows, labels)
     answered = len(rows) - earlier
     steps = -(-answered // (cfg.train.per_device_eval_batch_size * runtime.world_size))
     seconds = time.perf_counter() - began  # with the scores, as LLaMA-Factory counts
@@ -177,7 +179,8 @@ def _answer_missing(
     return tokens
 
 
-def _rows(inputs: Inputs, asked: list[Question], said: Mapping[int, str], skip: bool) -> Iterator[Row]:
+def rows_of(inputs: Inputs, asked: list[Question], said: Mapping[int, str], skip: bool) -> Iterator[Row]:
+    """What was asked, what was said by rows' numbers, and what was wanted, as texts."""
     decode = inputs.tokenizer.decode
     for number, question in enumerate(asked):
         prompt = decode(question.prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -185,17 +188,24 @@ def _rows(inputs: Inputs, asked: list[Question], said: Mapping[int, str], skip: 
         yield Row(prompt, said[number], label)
 
 
-def _scored(prefix: str, names: Sequence[str], asked: list[Question], rows: list[Row]) -> Results:
-    """The mean scores of each evaluation set; without BLEU and ROUGE, with a warning, where their packages are missing."""
-    if scores.missing() and {*names} & {*SCORES}:
-        warn("do_predict", f"no {prefix}_bleu-4 and no {prefix}_rouge: they need packages: {scores.HOW}")
-        names = [name for name in names if name not in SCORES]
+def scorable(names: Sequence[str], told: str) -> list[str]:
+    """`names` without BLEU and ROUGE, with a warning, where their packages are missing."""
+    if not (scores.missing() and {*names} & {*SCORES}):
+        return list(names)
+    warn("do_predict", f"no {told}_bleu-4 and no {told}_rouge: they need packages: {scores.HOW}")
+    return [name for name in names if name not in SCORES]
+
+
+def scored(
+    prefix: str, names: Sequence[str], asked: list[Question], rows: list[Row], labels: Mapping[str, Sequence[str]]
+) -> Results:
+    """The mean scores of each evaluation set; `labels`: of the sets whose answers are labels."""
     sets = list(dict.fromkeys(question.name for question in asked))
     results = {}
     for each in sets:
         pairs = [(row.predict, row.label) for row, one in zip(rows, asked, strict=True) if one.name == each]
         before = prefix if len(sets) == 1 else f"{prefix}_{each}"
-        for score, value in scores.mean_scores(pairs, names).items():
+        for score, value in scores.mean_scores(pairs, names, labels.get(each, ())).items():
             results[f"{before}_{score}"] = round(100 * value, 4) if score in PERCENT else value
     return results
 

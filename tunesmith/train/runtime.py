@@ -142,6 +142,14 @@ class Runtime:
         total, stops, length = found.tolist()
         return total, stops, length
 
+    def gathered(self, value: Any) -> list[Any]:
+        """Every process's `value`, in the order of the processes, on all of them."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
+
     def from_main(self, value: Any) -> Any:
         """Rank 0's `value` (anything JSON can hold) on every process."""
         if self.world_size == 1:

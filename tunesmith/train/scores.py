@@ -23,6 +23,7 @@ ROUGES = {"rouge1": "rouge-1", "rouge2": "rouge-2", "rougeL": "rouge-l"}
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_HAN}]+|[^\W{_HAN}]+|[^\w\s]")
+_AROUND = re.compile(r"^[\W_]+|[\W_]+$")
 _CHINESE = re.compile(rf"[{_HAN}]")
 
 
@@ -70,16 +71,42 @@ def rouge(said: str, wanted: str) -> dict[str, float]:
     return {name: float(found[theirs].fmeasure) for theirs, name in ROUGES.items()}
 
 
-def mean_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, float]:
+def macro_f1(pairs: Sequence[tuple[str, str]], labels: Sequence[str]) -> float:
+    """The mean over labels that were said or wanted of each one's F1: 2 hits / (times said + times wanted).  An answer that
+    is no label is one that was missed."""
+    said, wanted = Counter[str](), Counter[str]()
+    hits = Counter[str]()
+    for answer, truth in pairs:
+        found, true = label_of(answer, labels), label_of(truth, labels)
+        said.update([found] if found else [])
+        wanted.update([true] if true else [])
+        hits.update([true] if true and found == true else [])
+    seen = [label for label in labels if said[label] or wanted[label]]
+    return sum(2 * hits[label] / (said[label] + wanted[label]) for label in seen) / max(len(seen), 1)
+
+
+def label_of(answer: str, labels: Sequence[str]) -> str | None:
+    """The label that an answer is, case, white space and marks around it aside; None when it is none."""
+    plain = {_bare(label): label for label in labels}
+    return plain.get(_bare(answer))
+
+
+def _bare(text: str) -> str:
+    return _AROUND.sub("", text).casefold()
+
+
+def mean_scores(pairs: Sequence[tuple[str, str]], names: Sequence[str], labels: Sequence[str] = ()) -> dict[str, float]:
     """The mean over pairs of what was said and what was wanted, of each of `names`: exact_match, f1, bleu, rouge.  `bleu` is
-    called `bleu-4`, and `rouge` makes three.  Raises MissingExtra when a package is."""
+    called `bleu-4`, and `rouge` makes three; `f1` is `macro_f1` where there are labels.  Raises MissingExtra when a package
+    is."""
     if {"bleu", "rouge"} & set(names):
         require("metrics")
     sums: Counter[str] = Counter()
     for said, wanted in pairs:
         for name in names:
             sums.update(_SCORES[name](said, wanted))
-    return {name: value / len(pairs) for name, value in sums.items()}
+    means = {name: value / len(pairs) for name, value in sums.items()}
+    return means | {"f1": macro_f1(pairs, labels)} if labels and "f1" in names else means
 
 
 _SCORES: dict[str, Callable[[str, str], dict[str, float]]] = {

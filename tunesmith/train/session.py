@@ -26,6 +26,7 @@ from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
 from tunesmith.train import cheaper, checkpoint, compiling, loop, memory, room, trackers, trial
+from tunesmith.train.answered import Answering
 from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
 from tunesmith.train.cheaper import Situation
@@ -59,6 +60,7 @@ class Session:
         if cfg.optim.neftune_noise_alpha is not None:
             self.asked.add_noise(cfg.optim.neftune_noise_alpha)
         self.objective, self.loss = chosen_loss(cfg, inputs, self.asked, runtime)
+        self.answering = Answering(cfg, inputs, self.asked, runtime)
         self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
         self.feed = inputs.prepared.feed(self.division)
         self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
@@ -165,12 +167,11 @@ class Session:
         self.progress.report(here.step, loss=loss)
 
     def evaluate(self) -> dict[str, float]:
-        """Loss on each evaluation set, written to the log; returns what `eval_results.json` holds."""
-        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg)
+        """Loss and scores on each evaluation set, written to the log; returns what `eval_results.json` holds."""
+        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg) | self.answering.results()
         here = self.position
-        told = ("_loss", "_perplexity", "_accuracy")
-        losses = {name: value for name, value in results.items() if name.endswith(told)}
-        self.record.log(here.step, losses | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
+        found = {name: value for name, value in results.items() if not name.endswith(("_runtime", "_per_second"))}
+        self.record.log(here.step, found | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
         return results
 
     def save(self) -> None:

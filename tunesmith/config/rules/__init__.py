@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     quantized.bits_of_the_method,
     quantized.nothing_to_hold,
     quantized.frozen_weights_alone,
+    data.sets_of_a_stream,
     data.evaluation_without_data,
     evaluate.something_to_ask,
     evaluate.evaluate_elsewhere,

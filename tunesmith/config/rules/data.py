@@ -42,6 +42,14 @@ def stream(asked: Asked) -> Iterator[Finding]:
             yield Finding("error", (name, "streaming"), text)
 
 
+def sets_of_a_stream(asked: Asked) -> Iterator[Finding]:
+    """Rows that are held out of a stream come as they are read."""
+    data = asked.config.data
+    if data.eval_on_each_dataset and data.streaming and data.val_size:
+        text = "has no effect on rows that val_size holds out of a stream; name eval_dataset instead"
+        yield Finding("warning", ("eval_on_each_dataset", "streaming"), text)
+
+
 def evaluation_without_data(asked: Asked) -> Iterator[Finding]:
     """Evaluation needs rows."""
     if asked.command != "train" or asked.config.data.val_size or asked.config.data.eval_dataset:
