@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show what the model will see of the data: tokens, what is trained, totals; or what a template writes.",
     ),
     "lint": ("tunesmith.look.lint_command:lint_command", "Look for what is wrong with the data, and write it mended."),
+    "estimate": (
+        "tunesmith.look.estimate_command:estimate_command",
+        "Say what a run will take of memory, time and money, before it starts: on this machine, or on others.",
+    ),
     "doctor": (
         "tunesmith.jobs.start:doctor_command",
         "Try in a minute whether what training promises holds here: on this machine, with this model and these options.",
@@ -47,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command -> where it is, and what it does."""
 
-WITH_OPTIONS = ("train", "plan", "chat", "eval", "export", "inspect", "lint", "doctor")
+WITH_OPTIONS = ("train", "plan", "chat", "eval", "export", "inspect", "lint", "estimate", "doctor")
 """Commands that take the options of the config."""
 
 SYNONYMS = {"--help": "help", "-h": "help", "--version": "version", "-V": "version"}

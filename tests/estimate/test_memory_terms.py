@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tunesmith.estimate.activations import Layer
+from tunesmith.estimate.layer import Layer
 from tunesmith.estimate.memory import MARGIN, Memory, Step, fewest_recomputed, gib
 
 STEP = Step(

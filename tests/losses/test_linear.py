@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith.losses import linear
+from tunesmith.losses import linear, pieces
 from tunesmith.losses.linear import linear_cross_entropy
 
 WIDTH, VOCABULARY, TOKENS = 16, 53, 41
@@ -42,8 +42,8 @@ def plain(
 def test_value_and_gradients_are_those_of_the_plain_loss(
     monkeypatch: pytest.MonkeyPatch, chunk: int, with_bias: bool, weighted: bool, scale: float, cap: float | None
 ) -> None:
-    monkeypatch.setitem(linear.CHUNK, "cpu", chunk)
-    monkeypatch.setitem(linear.BLOCK, "cpu", 3 * VOCABULARY)
+    monkeypatch.setitem(pieces.CHUNK, "cpu", chunk)
+    monkeypatch.setitem(pieces.BLOCK, "cpu", 3 * VOCABULARY)
     hidden, weight, bias, targets, weights = made()
     counts = weights if weighted else None
     found = []

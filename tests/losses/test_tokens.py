@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.trainer_pt_utils import LabelSmoother
 
-from tunesmith.losses import linear
+from tunesmith.losses import pieces
 from tunesmith.losses.linear import linear_loss, loss_of_logits
 from tunesmith.losses.tokens import TokenLoss, asft, dft, eaft, smoothed
 
@@ -63,8 +63,8 @@ def made() -> dict[str, Tensor]:
 def test_values_and_gradients_are_those_of_the_formula(
     monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, scale: float, cap: float | None, weighted: bool
 ) -> None:
-    monkeypatch.setitem(linear.CHUNK, "cpu", chunk)
-    monkeypatch.setitem(linear.BLOCK, "cpu", 3 * VOCABULARY)
+    monkeypatch.setitem(pieces.CHUNK, "cpu", chunk)
+    monkeypatch.setitem(pieces.BLOCK, "cpu", 3 * VOCABULARY)
     each, formula = LOSSES[name]
     found = []
     for function in ("chunks", "formula"):

@@ -353,7 +353,7 @@ def test_attention_whose_package_is_missing(written: str, how: str) -> None:
 def test_precision_on_the_cpu(
     flags: frozenset[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(precision, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: flags)
     resolve = precision.resolve_compute_type
     assert resolve("auto", CPU).name == ("bf16" if flags else "fp32")
     bf16 = resolve("bf16", CPU)

@@ -31,6 +31,7 @@ COMMAND_SECTIONS = {
     "eval": ("model", "data", "train", "generate", "evaluate"),
     "inspect": ("model", "data", "train"),
     "lint": ("model", "data", "train"),
+    "estimate": ("model", "data", "tuning", "optim", "train", "generate"),
     "doctor": ("model", "tuning", "optim", "train"),
 }
 """Command -> the sections it reads."""
@@ -43,6 +44,7 @@ USAGE = {
     "eval": "tunesmith eval MODEL [FILE...] [name=value...] [--name value...]",
     "inspect": "tunesmith inspect [FILE...] [name=value...] [--name value...]",
     "lint": "tunesmith lint [FILE...] [name=value...] [--name value...]",
+    "estimate": "tunesmith estimate [FILE...] [name=value...] [--name value...]",
     "doctor": "tunesmith doctor [FILE...] [name=value...] [--name value...]",
 }
 RULES_OF_WRITING = (

@@ -24,7 +24,7 @@ LARGEST_FILE_BYTES = 4_000_000
 POSITIONAL = {"chat": "model_name_or_path", "eval": "model_name_or_path", "export": "model_name_or_path"}
 """Command -> the option that a word without a name stands for."""
 
-READ_FOR = {"inspect": "train", "lint": "train"}
+READ_FOR = {"inspect": "train", "lint": "train", "estimate": "train"}
 """Command -> the command whose pasted words it reads too."""
 
 QLORA_BITS = 4

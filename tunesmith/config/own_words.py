@@ -33,6 +33,11 @@ OWN_WORDS: dict[str, tuple[OwnWord, ...]] = {
         OwnWord("conversations", "FILE", "Write the conversations of a JSON file in the template; no data is read."),
         OwnWord("spans", "", "With --conversations: print JSON, `{case: [[text, learned], ...]}`."),
     ),
+    "estimate": (
+        OwnWord("devices", "NAMES", "Devices to estimate for, `a100-80,4090`, or `all`. Default: this machine's."),
+        OwnWord("compare", "METHODS", "A table of methods against devices: `full,lora,qlora`; `full+zero3` shares among devices."),
+        OwnWord("json", "", "Print the estimates as JSON."),
+    ),
     "lint": (
         OwnWord("json", "", "Print the findings as one JSON object, with all their rows."),
         OwnWord("fix", "FILE", "Write the rows with what can be mended to a new JSON Lines file."),

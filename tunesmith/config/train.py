@@ -151,5 +151,17 @@ class TrainConfig(Section):
     dataloader_num_workers: Count = 0
     """Steps whose batches a thread builds ahead of the one that is computed; 0 means one, too. Changes no result."""
 
+    price: NonNegativeFloat | None = None
+    """What one device costs an hour, in `currency`, for estimates and the run's summary."""
+
+    price_per_kwh: NonNegativeFloat | None = None
+    """What a kilowatt-hour costs, in `currency`: estimates reckon electricity at `watts`, instead of rent."""
+
+    watts: PositiveFloat | None = None
+    """Watts that one device takes, for `price_per_kwh`. Default: what the table of devices says."""
+
+    currency: Literal["USD", "CNY", "EUR"] = "USD"
+    """Currency of `price` and `price_per_kwh`. Nothing is converted."""
+
     loss_limit: NonNegativeFloat | None = None
     """Stop with an error when the loss of a step is above this; a guard for unattended runs."""

@@ -2,24 +2,12 @@
 tensor to a tensor; knows no model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from tunesmith.estimate.layer import Layer
 from tunesmith.estimate.live import Live
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Bytes, beyond what was there before the layer, its input included."""
-
-    kept: int
-    """After the forward pass until the backward pass has gone through; its result included."""
-    forward: int
-    """The most at any time on the way forward."""
-    backward: int
-    """The most on the way back, what was kept and the gradient of its result included."""
 
 
 def measure(run: Callable[[Tensor], Tensor], given: Tensor, weights: Sequence[nn.Parameter]) -> Layer:

@@ -4,7 +4,7 @@ device."""
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 
-from tunesmith.estimate.activations import Layer
+from tunesmith.estimate.layer import Layer
 
 GIB = 1 << 30
 

@@ -23,4 +23,9 @@ def due_in(loaded: Loaded, inputs: Inputs) -> Timetable:
 
 
 def _divided(loaded: Loaded) -> Division:
-    return division(loaded.config, int(os.environ.get("WORLD_SIZE") or max(process_count(loaded), 1)))
+    return division(loaded.config, processes_of(loaded))
+
+
+def processes_of(loaded: Loaded) -> int:
+    """Processes that the run would have on this machine."""
+    return int(os.environ.get("WORLD_SIZE") or max(process_count(loaded), 1))

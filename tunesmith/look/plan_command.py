@@ -11,12 +11,14 @@ from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, say
 from tunesmith.look import screen
-from tunesmith.look.plan import due_in, totals_of
+from tunesmith.look.estimate_lines import estimated
+from tunesmith.look.plan import due_in, processes_of, totals_of
 from tunesmith.look.rows import Rows, titled
 from tunesmith.models import skeleton
 from tunesmith.models.precision import resolve_compute_type
 from tunesmith.train.best import best_of
 from tunesmith.train.inputs import Inputs, read_inputs
+from tunesmith.train.machine import here
 from tunesmith.train.run import show_first
 
 ROWS_SHOWN = 1
@@ -39,7 +41,8 @@ def plan(loaded: Loaded) -> int:
         show_first(inputs)
     for line in _course(loaded, inputs):
         say(line)
-    say(f"device        {device.type}, computing in {precision.name}")
+    if not cfg.train.do_train:
+        say(f"device        {device.type}, computing in {precision.name}")
     _estimate(loaded, inputs)
     say("Everything needed is there; nothing was loaded or written.")
     return 0
@@ -47,6 +50,10 @@ def plan(loaded: Loaded) -> int:
 
 def _estimate(loaded: Loaded, inputs: Inputs) -> None:
     """What a step takes of memory, and the run of time and money: the one place where a plan tells it."""
+    if loaded.config.train.do_train and len(inputs.prepared.train):
+        ranks = processes_of(loaded)
+        for line in estimated(loaded.config, inputs, here(loaded.config.model), ranks, 0.0).lines():
+            say(line)
 
 
 def _device(wanted: str) -> torch.device:

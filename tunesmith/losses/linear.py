@@ -13,16 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tunesmith.compiled import compilable
+from tunesmith.losses import pieces
+from tunesmith.losses.pieces import BLOCK, PART
 from tunesmith.losses.tokens import TokenLoss
-
-CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
-"""Logits held at once, by device."""
-
-BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
-"""Logits turned into probabilities at once: what fits into a CPU's cache; all, where each call costs more than its work."""
-
-PART = 1 << 13
-"""Rows of a head's gradient that are made at once where it is held in another format than it is computed in."""
 
 
 def linear_cross_entropy(
@@ -87,16 +80,17 @@ def most_bytes(
 ) -> int:
     """Bytes that the loss of so many tokens takes at the most, computed in `dtype`, its gradients included.  `chosen`: it is
     a TokenLoss, `anchored`: one that compares with logits from before."""
-    kind, (vocabulary, width), size = weight.device.type, weight.shape, dtype.itemsize
-    chunk = min(tokens, max(1, CHUNK[kind] // vocabulary))
-    block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
-    shares = block * (4 + (8 if softcap else 0) + (0 if dtype == torch.float32 else size) + (12 if chosen else 0))
-    if anchored:
-        shares += block * 16 + chunk * vocabulary * (4 + size) + tokens * width * size
-    head = 0 if weight.dtype == dtype else weight.numel() * size
-    trained = weight.nbytes if weight.requires_grad else 0
-    product = min(PART, vocabulary) * width * size if weight.requires_grad and weight.dtype != dtype else 0
-    return head + trained + tokens * width * size + chunk * vocabulary * size + max(shares, product)
+    return pieces.most_bytes(
+        tokens,
+        *weight.shape,
+        kind=weight.device.type,
+        itemsize=dtype.itemsize,
+        held=weight.itemsize,
+        trained=weight.requires_grad,
+        softcap=softcap,
+        chosen=chosen,
+        anchored=anchored,
+    )
 
 
 class _LinearLoss(torch.autograd.Function):
@@ -115,8 +109,7 @@ class _LinearLoss(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad
         head, kind = weight.to(hidden.dtype), hidden.device.type
-        pieces = -(-len(hidden) // max(1, CHUNK[kind] // len(weight)))
-        chunk = -(-len(hidden) // max(1, pieces))  # all of one size: a small rest would cost as much as a whole one
+        chunk = pieces.at_once(len(hidden), len(weight), kind)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         by_hidden = torch.empty_like(hidden) if wanted[0] else None
         by_weight = torch.zeros_like(weight) if wanted[1] else None

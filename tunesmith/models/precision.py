@@ -48,7 +48,7 @@ BY_NAME = {
 def resolve_compute_type(name: str, device: torch.device) -> Precision:
     """The formats for `compute_type` on `device`.  Raises OptionError naming what the device supports."""
     if name == "auto":
-        return BY_NAME["bf16" if _fast_bf16(device) else "fp32"]
+        return BY_NAME["bf16" if is_fast_bf16(device) else "fp32"]
     if name == "fp8":
         raise OptionError("compute_type: fp8 is not built yet")
     supported = _supported(device)
@@ -56,7 +56,7 @@ def resolve_compute_type(name: str, device: torch.device) -> Precision:
         raise OptionError(
             f"compute_type: {name} does not work on this {device.type}; it supports {', '.join(supported)}"
         )
-    if device.type == "cpu" and "bf16" in name and not _fast_bf16(device):
+    if device.type == "cpu" and "bf16" in name and not is_fast_bf16(device):
         log.warn("compute_type", f"this CPU has no instructions for bf16: {name} works, and is slower than fp32")
     return BY_NAME[name]
 
@@ -75,16 +75,17 @@ def settle(model: PreTrainedModel, precision: Precision) -> None:
 def _supported(device: torch.device) -> list[str]:
     if device.type == "cpu":
         return ["bf16", "pure_bf16", "fp32"]
-    return ["bf16", "pure_bf16", "fp16", "fp32"] if _fast_bf16(device) else ["fp16", "fp32"]
+    return ["bf16", "pure_bf16", "fp16", "fp32"] if is_fast_bf16(device) else ["fp16", "fp32"]
 
 
-def _fast_bf16(device: torch.device) -> bool:
+def is_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is worth computing in there."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return any(flag in _cpu_flags() for flag in CPU_FLAGS)
+    return any(flag in cpu_flags() for flag in CPU_FLAGS)
 
 
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
     """The CPU's instruction sets, as Linux names them; none are known elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

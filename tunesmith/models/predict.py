@@ -202,13 +202,13 @@ def predictor(
     with torch.no_grad():
         rows = [torch.arange(2, 2 + tokens, device=causal.device)[None] for tokens in TRIED]
         truth = torch.cat([causal(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
-        head = next((head for head in _heads(causal) if _agrees(causal, head, rows, truth)), None)
+        head = next((head for head in heads(causal) if _agrees(causal, head, rows, truth)), None)
         fits = no_padding and _passes_without_padding(causal, rows, truth, within)
     model.train(was_training)
     return Predictor(model, head if fused_loss else None, ragged=fits, loss=loss)
 
 
-def _heads(causal: PreTrainedModel) -> Iterator[Head]:
+def heads(causal: PreTrainedModel) -> Iterator[Head]:
     """What the model's way from hidden states to logits may be, by its own module and the names in its config."""
     linear = causal.get_output_embeddings()
     if isinstance(linear, ModulesToSaveWrapper):

@@ -5,6 +5,7 @@ Where each row begins comes with the call, as `cu_seq_lens_q`; there is no mask,
 of all tokens.  Knows tensors; knows no model.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from inspect import signature
 from typing import Any
@@ -45,13 +46,15 @@ def attend(
     softcap: float | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    lengths: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each row.
 
     `query` [1, heads, tokens, width], `key` and `value` [1, key-value heads, tokens, width]; `cu_seq_lens_q` int32
-    [rows + 1]: where rows begin, and the end; `max_length_q`: tokens of the longest.  Returns [1, tokens, heads, width of
-    the values].  Raises Unfit for sinks, biases and masks.
+    [rows + 1]: where rows begin, and the end; `max_length_q`: tokens of the longest; `lengths`: tokens of each row, where
+    they are known without reading the bounds.  Returns [1, tokens, heads, width of the values].  Raises Unfit for sinks,
+    biases and masks.
     """
     if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")) or attention_mask is not None:
         raise Unfit("its attention has sinks, biases or a mask of its own")
@@ -60,8 +63,8 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.is_cuda and query.dtype in HALF and query.shape[-1] == value.shape[-1] and not softcap and not dropout:
         return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, sliding_window), None
-    lengths = cu_seq_lens_q.diff().tolist()
-    rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    each = cu_seq_lens_q.diff().tolist() if lengths is None else list(lengths)
+    rows = zip(query.split(each, 2), key.split(each, 2), value.split(each, 2), strict=True)
     done = [_row(*row, scale, sliding_window, softcap, dropout) for row in rows]
     return torch.cat(done, dim=2).transpose(1, 2).contiguous(), None
 

@@ -19,8 +19,9 @@ from tunesmith.data.division import FILLER, Division
 from tunesmith.data.largest import largest
 from tunesmith.data.pipeline import Prepared
 from tunesmith.data.sample import Batch, Sample
-from tunesmith.estimate.activations import Layer, measure
+from tunesmith.estimate.activations import measure
 from tunesmith.estimate.free import free_bytes
+from tunesmith.estimate.layer import Layer
 from tunesmith.estimate.memory import Memory, Step, fewest_recomputed, gib
 from tunesmith.estimate.state import state
 from tunesmith.log import ModelError, note, say

@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Iterator
 
-from tunesmith.data.division import Division
 from tunesmith.jobs.folder import CONFIG
 from tunesmith.log import note, say, warn
 from tunesmith.models.tuning.count import trainable
 from tunesmith.train.session import Session
+from tunesmith.train.timetable import sized
 
 
 def before(session: Session) -> None:
@@ -21,16 +21,7 @@ def before(session: Session) -> None:
         f"{session.cfg.tuning.finetuning_type}: {trained:,} of {everything:,} weights are trained ({trained / everything:.2%})"
     )
     epoch = "rows are streamed" if due.per_epoch is None else f"{due.per_epoch:,} steps an epoch"
-    say(f"{due.total:,} steps of {_size(session.division)}, {epoch}")
-
-
-def _size(division: Division) -> str:
-    """How large a step is, and what it is made of."""
-    times = f"x {division.accumulation} accumulated x {division.ranks} process{'es' * (division.ranks > 1)}"
-    if division.way == "token_budget":
-        tokens = division.batch_size * division.row_tokens
-        return f"about {division.window_rows * division.row_tokens:,} tokens ({tokens:,} a device {times})"
-    return f"{division.window_rows} rows ({division.batch_size} a device {times})"
+    say(f"{due.total:,} steps of {sized(session.division)}, {epoch}")
 
 
 def _best(session: Session) -> Iterator[str]:

@@ -41,6 +41,15 @@ def division(cfg: Config, ranks: int, *, padded: bool = True) -> Division:
     )
 
 
+def sized(division: Division) -> str:
+    """How large a step is, and what it is made of."""
+    times = f"x {division.accumulation} accumulated x {division.ranks} process{'es' * (division.ranks > 1)}"
+    if division.way == "token_budget":
+        tokens = division.batch_size * division.row_tokens
+        return f"about {division.window_rows * division.row_tokens:,} tokens ({tokens:,} a device {times})"
+    return f"{division.window_rows} rows ({division.batch_size} a device {times})"
+
+
 @dataclass(frozen=True, slots=True)
 class Timetable:
     """At which steps something is due.  All in optimizer steps; 0: never."""

@@ -12,6 +12,7 @@ NEEDS = {
     "chat": ("model_name_or_path",),
     "inspect": ("model_name_or_path", "dataset"),
     "lint": ("dataset",),
+    "estimate": ("model_name_or_path", "dataset"),
     "export": ("model_name_or_path", "export_dir"),
     "eval": ("model_name_or_path",),
 }

@@ -104,7 +104,7 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftM
     if cfg.lora_init not in FROM_THE_BASE:
         at_zero = [second.weight for layer in layers for second in layer.lora_B.values()]
         at_zero += [first for layer in layers for first in layer.lora_embedding_A.values()]
-        assert not any(weight.any() for weight in at_zero), "step 0 is the base"
+        assert not any(not weight.is_meta and weight.any() for weight in at_zero), "step 0 is the base"
     if before is not None:
         _check_sum(next(layer for layer in layers if layer.get_base_layer() is sample), before)
     return tuned

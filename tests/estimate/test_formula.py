@@ -1,0 +1,68 @@
+"""Formulas agree with the model that is traced: weights and optimizer to the byte, a step within 3 %."""
+
+import subprocess
+import sys
+
+import pytest
+from agreement import LENGTHS, METHODS, both
+from architectures import ARCHITECTURES, config
+
+from tunesmith.estimate import formula, shapes
+
+
+@pytest.mark.parametrize("number", range(len(ARCHITECTURES)), ids=list(ARCHITECTURES))
+def test_a_step_of_each_architecture_is_what_its_trace_counts(number: int) -> None:
+    """Each with another method and length; tests/reliability tries all of them with all."""
+    method, lengths = METHODS[number % 3], LENGTHS[number // 3 % 3]
+    both(list(ARCHITECTURES)[number], method, lengths, recomputed=number % 2 == 0).check()
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "freeze"])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_step_on_a_cpu_is_what_its_trace_counts(method: str, recomputed: bool) -> None:
+    both("llama", method, (60, 100, 200), recomputed=recomputed, precision="fp32", gpu=False).check()
+
+
+@pytest.mark.parametrize("optim", ["adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "rprop", "sgd"])
+def test_what_each_optimizer_keeps_is_exact(optim: str) -> None:
+    found = both("qwen2", "lora", (64,), recomputed=True, optim=optim)
+    assert found.said.optimizer == found.traced.optimizer
+
+
+def test_an_architecture_without_formulas_has_no_shape() -> None:
+    assert shapes.read({"model_type": "gpt2", "n_embd": 768}) is None
+    assert shapes.read({**config("llama").to_dict(), "num_local_experts": 8}) is None
+
+
+def test_targets_of_lora() -> None:
+    shape = shapes.read(config("llama").to_dict())
+    assert shape is not None
+
+    def named(*written: str) -> list[str] | None:
+        found = shapes.adapted(shape, written)
+        return found and [each.name.split(".")[1] for each in found]
+
+    assert named("attention") == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    assert named("v_proj", "q_proj") == ["q_proj", "v_proj"]
+    assert named(r".*\.(q|v)_proj") == ["q_proj", "v_proj"]
+    assert named("lm_head") is None
+    assert named(r"model\.layers\.0\..*") is None
+
+
+def test_a_worked_example() -> None:
+    """Llama-3.1-8B: its numbers, and LoRA of rank 8 on all linear layers."""
+    config_json = {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
+    }  # fmt: skip
+    shape = shapes.read(config_json)
+    assert shape is not None
+    assert shape.numbers == 8_030_261_248
+    method = formula.Method("lora", rank=8, adapted=shape.linears)
+    assert formula.trained(shape, method)[0] == 20_971_520
+
+
+def test_formulas_need_no_torch() -> None:
+    names = "formula, shapes, optimizers, memory"
+    code = f"import sys; from tunesmith.estimate import {names}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,103 @@
+"""`tunesmith estimate`: steps are the trainer's, what does not fit is told with a diff, methods stand against devices."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tunesmith import cli
+from tunesmith.estimate import devices
+from tunesmith.train import machine
+
+
+@pytest.fixture
+def words(tiny_model: Path, tmp_path: Path) -> list[str]:
+    rows = [
+        {"instruction": f"say {number} " + "word " * (number % 7), "output": "yes " * (number % 5 + 1)}
+        for number in range(50)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    return [
+        f"model_name_or_path={tiny_model}", f"dataset={tmp_path / 'rows.json'}", "template=qwen", "disable_tqdm=true",
+        "per_device_train_batch_size=4", "gradient_accumulation_steps=2", "num_train_epochs=2", "compute_type=fp32",
+    ]  # fmt: skip
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    """What the command prints; of an option that is given twice the last counts."""
+    last = {word.partition("=")[0]: word for word in arguments if "=" in word and not word.startswith("--")}
+    others = [word for word in arguments if word not in last.values() and word.partition("=")[0] not in last]
+    assert cli.main(["estimate", *last.values(), *others]) == code
+    shown = capsys.readouterr()
+    return shown.out if code == 0 else shown.err
+
+
+def test_what_is_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, *words)
+    assert "steps         14 of 8 rows (4 a device x 2 accumulated x 1 process), 7 steps an epoch" in text
+    for part in ("lora trains 8,192", "fit           yes", "time          about", "money         no price is known"):
+        assert part in text
+
+
+def test_as_json_with_a_price(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = json.loads(told(capsys, *words, "--json", "price=3.6", "currency=CNY"))
+    assert (found["steps"], found["by"], found["fits"]) == (14, "formula", True)
+    assert found["memory_bytes"]["total"] < found["memory_bytes"]["needed"] < found["device_bytes"]
+    cost, seconds = found["money"][0], found["seconds"]["total"]
+    assert cost["currency"] == "CNY"
+    assert cost["likely"] == pytest.approx(seconds["likely"] * 3.6 / 3600)
+    power = json.loads(told(capsys, *words, "--json", "price_per_kwh=0.5", "watts=2000"))[0]["money"][0]
+    assert power["likely"] == pytest.approx(seconds["likely"] / 3600, rel=0.9)
+
+
+def test_devices_and_methods(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, *words, "--compare", "full,lora,qlora,full+zero3", "--devices", "a100-80,4090")
+    lines = text.splitlines()[-5:]
+    assert "a100-80 (80.00 GiB)" in lines[0] and "4090 (24.00 GiB)" in lines[0]
+    assert [line.split()[0] for line in lines[1:]] == ["full", "lora", "qlora", "full+zero3"]
+
+
+def test_what_does_not_fit_is_told_with_a_diff(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = devices.Device("small", "cpu", 2_700_000, 1e12, 1e12, 0, taken=0)
+    monkeypatch.setattr(machine, "here", lambda cfg: small)
+    text = told(
+        capsys, *words, "finetuning_type=full", "per_device_train_batch_size=16", "gradient_accumulation_steps=1"
+    )
+    assert "fit           no: " in text
+    assert "- per_device_train_batch_size: 16\n" in text
+    assert "the same is learned" in text
+
+
+def test_an_architecture_without_formulas_is_traced(
+    words: list[str], capsys: pytest.CaptureFixture[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "neox"
+    folder.mkdir()
+    for file in tiny_model.iterdir():
+        if (file.name != "config.json" and file.suffix == ".json") or file.suffix == ".jinja":
+            (folder / file.name).write_bytes(file.read_bytes())
+    shape = {
+        "model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "vocab_size": 600, "hidden_size": 32,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    text = told(capsys, *words, f"model_name_or_path={folder}")
+    assert "traced, as there are no formulas" in text
+    assert "time          not known" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--devices", "a100-8"], "--devices: unknown device 'a100-8'; did you mean 'a100-80'?"),
+        (["--compare", "full,lorra"], "--compare: unknown method 'lorra'; did you mean 'lora'?"),
+        (["--compare", "full+zero4"], "--compare: unknown way to share 'zero4'; did you mean 'zero"),
+        (["--device", "a100-80"], "must be one of"),
+        (["dataset=nobody"], "'nobody'"),
+        (["price=-1"], "price: must be at least 0"),
+    ],
+)
+def test_mistakes(words: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert said in told(capsys, *words, *arguments, code=2)

@@ -1,0 +1,64 @@
+"""`tunesmith estimate`: what a run will take of memory, time and money, before it starts.  Knows words and order; loads no
+weights."""
+
+import json
+import time
+
+from tunesmith.config import own_words
+from tunesmith.config.load import load
+from tunesmith.log import OptionError, say
+
+METHODS = ("full", "freeze", "lora", "qlora")
+"""What `--compare` knows."""
+
+
+def estimate_command(arguments: list[str]) -> int:
+    """Print the estimate; returns the exit code."""
+    own, others = own_words.take("estimate", arguments)
+    loaded = load(others, command="estimate")
+    methods = _methods(own.get("compare"))
+    from tunesmith.estimate import devices
+
+    wanted = devices.all_named(own["devices"]) if "devices" in own else []
+    from tunesmith.estimate.words import duration
+    from tunesmith.look import estimate_lines as lines
+    from tunesmith.look.plan import processes_of
+    from tunesmith.train.inputs import read_inputs
+    from tunesmith.train.machine import here
+
+    began = time.perf_counter()
+    inputs = read_inputs(loaded, keep=False)
+    seconds = time.perf_counter() - began
+    ranks = processes_of(loaded)
+    machine = here(loaded.config.model)
+    found = [lines.estimated(loaded.config, inputs, each, ranks, seconds) for each in wanted or [machine]]
+    if "json" in own:
+        say(json.dumps([each.as_dict() for each in found], ensure_ascii=False))
+        return 0
+    if methods:
+        say(f"reading and preparing took {duration(seconds)}")
+        for line in lines.table(loaded.config, inputs, methods, wanted or [machine], ranks):
+            say(line)
+        return 0
+    for line in [*lines.about_run(found[0], inputs), *(line for each in found for line in ["", *each.lines()])]:
+        say(line)
+    return 0
+
+
+def _methods(written: str | None) -> list[str]:
+    """The methods of `--compare`.  Raises OptionError for one that is none."""
+    names = [each.strip() for each in (written or "").split(",") if each.strip()]
+    for name in names:
+        from tunesmith import catalog
+
+        method, _, way = name.partition("+")
+        if method not in METHODS:
+            guess = catalog.did_you_mean(method, METHODS) or ";"
+            raise OptionError(f"--compare: unknown method '{method}'{guess} known: {', '.join(METHODS)}")
+        if way:
+            from tunesmith.estimate.sharding import WAYS
+
+            if way not in WAYS:
+                guess = catalog.did_you_mean(way, WAYS) or ";"
+                raise OptionError(f"--compare: unknown way to share '{way}'{guess} known: {', '.join(WAYS)}")
+    return names

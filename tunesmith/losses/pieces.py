@@ -1,0 +1,45 @@
+"""In which pieces the loss is computed from hidden states, and what that takes.  Knows numbers; imports no torch."""
+
+CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
+"""Logits held at once, by device."""
+
+BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
+"""Logits turned into probabilities at once: what fits into a CPU's cache; all, where each call costs more than its work."""
+
+
+PART = 1 << 13
+"""Rows of a head's gradient that are made at once where it is held in another format than it is computed in."""
+
+
+def at_once(tokens: int, vocabulary: int, kind: str) -> int:
+    """Tokens whose logits are held at once: all pieces of one size, for a small rest would cost as much as a whole one."""
+    pieces = -(-tokens // max(1, CHUNK[kind] // vocabulary))
+    return -(-tokens // max(1, pieces))
+
+
+def most_bytes(
+    tokens: int,
+    vocabulary: int,
+    width: int,
+    *,
+    kind: str,
+    itemsize: int,
+    held: int,
+    trained: bool,
+    softcap: bool = False,
+    chosen: bool = False,
+    anchored: bool = False,
+) -> int:
+    """Bytes that the loss of so many tokens takes at the most on a device of this kind, its gradients included.  `itemsize`:
+    bytes of a number as computed; `held`: of one of the head's, which may be `trained`.  `chosen`: it is a TokenLoss, `anchored`: one that
+    compares with logits from before."""
+    numbers = vocabulary * width
+    chunk = at_once(tokens, vocabulary, kind)
+    block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
+    shares = block * (4 + (8 if softcap else 0) + (0 if itemsize == 4 else itemsize) + (12 if chosen else 0))
+    if anchored:
+        shares += block * 16 + chunk * vocabulary * (4 + itemsize) + tokens * width * itemsize
+    head = 0 if held == itemsize else numbers * itemsize
+    gradient = numbers * held if trained else 0
+    product = min(PART, vocabulary) * width * itemsize if trained and held != itemsize else 0
+    return head + gradient + tokens * width * itemsize + chunk * vocabulary * itemsize + max(shares, product)

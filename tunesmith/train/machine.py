@@ -1,0 +1,70 @@
+"""The device that a run here would be on, with what it can do.  Knows torch's view of this machine; knows no model."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from tunesmith.config.model import ModelConfig
+from tunesmith.estimate import devices
+from tunesmith.estimate.devices import Device
+from tunesmith.models.precision import CPU_FLAGS, cpu_flags, is_fast_bf16
+
+CPU_BYTES = 640 << 20
+"""What the interpreter, torch, transformers and a tokenizer have resident on a CPU before a weight is there; see
+tests/estimate/test_reality.py."""
+
+TRIED = 768
+"""Rows and columns of the matrices that a rate is measured with."""
+
+
+def here(cfg: ModelConfig) -> Device:
+    """The GPU that would be used, else the CPU; its rate measured where no table has it."""
+    if cfg.device != "cpu" and torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        like = devices.like(found.name)
+        half = like.half if like else _rate(torch.device("cuda"), torch.float16)
+        fp32 = like.fp32 if like else _rate(torch.device("cuda"), torch.float32)
+        watts = like.watts if like else 0.0
+        name = like.name if like else found.name
+        bf16 = is_fast_bf16(torch.device("cuda"))
+        return Device(name, "cuda", found.total_memory, half, fp32, watts, bf16=bf16)
+    cpu = torch.device("cpu")
+    fp32, bf16 = _rate(cpu, torch.float32), any(flag in cpu_flags() for flag in CPU_FLAGS)
+    half = _rate(cpu, torch.bfloat16) if bf16 else fp32 / 4
+    return Device(cpu_name(), "cpu", _memory_bytes(), half, fp32, 0.0, bf16=bf16, taken=CPU_BYTES)
+
+
+def cpu_name() -> str:
+    """`CPU (2 cores, Intel ...)`."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"CPU ({cores} core{'s' * (cores > 1)}{', ' if model else ''}{model})"
+
+
+def precision_on(device: Device, written: str) -> str:
+    """The name of the precision that `compute_type` means there."""
+    if written == "auto":
+        return "bf16" if device.bf16 else "fp32"
+    return written
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of matrices, the best of a few."""
+    size = TRIED if device.type == "cpu" else 8 * TRIED
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(4):
+        began = time.perf_counter()
+        float((a @ a)[0, 0])  # which waits for it
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best

@@ -1,0 +1,287 @@
+"""A training step of a model without its weights: shapes move, no number does, and what would lie in memory is counted.
+Knows the trainer's own way of computing; knows no formula.
+
+Tensors are fake ones of a CPU, whose autograd works everywhere.  What a GPU does otherwise is done so here: attention in
+one kernel, and the loss in larger pieces.  The trials that decide how a model is asked need numbers: norms and gates are
+tried in small real copies; of rows without padding and hidden states in place of logits it is taken that they pass.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from tunesmith import catalog, log
+from tunesmith.config.schema import Config
+from tunesmith.data.sample import Batch
+from tunesmith.estimate.live import Live
+from tunesmith.estimate.shapes import packed_bytes
+from tunesmith.losses import pieces
+from tunesmith.models import predict, ragged, recompute
+from tunesmith.models.elementwise import add_rows_read, lighten
+from tunesmith.models.precision import Precision
+from tunesmith.models.tuning.carried import ADAPTER
+from tunesmith.models.tuning.fused import FusedLinear, fuse
+from tunesmith.optim import build
+from tunesmith.train.objectives import NextToken
+
+ATTENTION = "tunesmith_traced"
+"""What the trace's attention is called in Transformers."""
+
+NARROW = 16
+"""Width of the linear layers of small copies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """Bytes that the step takes at the most."""
+
+    weights: int
+    """Adapters included."""
+    trained: int
+    """Numbers that are trained."""
+    optimizer: int
+    to_come: int
+    """All that is there beyond the weights at the moment at which that is most."""
+
+
+def trace(
+    cfg: Config,
+    config: PreTrainedConfig,
+    precision: Precision,
+    lengths: Sequence[int],
+    *,
+    places: int,
+    gpu: bool,
+    bits: int | None = None,
+) -> Traced:
+    """A step with a micro-batch of rows of `lengths` tokens, of which `places` are trained.  `bits`: what frozen linear
+    layers are held in."""
+    with log.muted(), _fitting(lengths, gpu=gpu):
+        with torch.device("meta"):
+            model = _built(cfg, config, precision, bits, gpu=gpu)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _fill(model)
+            model.train()
+            return _step(cfg, model, precision, _batch(lengths, places))
+
+
+def _built(cfg: Config, config: PreTrainedConfig, precision: Precision, bits: int | None, *, gpu: bool) -> nn.Module:
+    """The model as `policy.tuned` makes it, without a number."""
+    config = copy.deepcopy(config)
+    config.use_cache = False
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(
+            config, dtype=precision.load_dtype(cfg.tuning), attn_implementation="eager"
+        )
+    if base._supports_flash_attn:
+        base.set_attn_implementation(ATTENTION)
+    elif base._supports_sdpa:
+        base.set_attn_implementation("sdpa")
+    _lighten(base)
+    if not gpu:
+        add_rows_read(base)
+    if (way := recompute.ASKED.get(cfg.model.gradient_checkpointing)) is not None:
+        recompute.recompute(base, way)
+    made: nn.Module = catalog.find("tuning", cfg.tuning.finetuning_type)(base, cfg.tuning, precision=precision)
+    if isinstance(made, PeftModel):
+        fuse(made, in_place=cfg.model.gradient_checkpointing != "selective")
+    if bits:
+        _quantize(made, bits)
+    return made
+
+
+def _lighten(model: nn.Module) -> None:
+    """Let norms and gates compute in the lighter way whose small real copies pass the trial."""
+    found: dict[Any, Callable[..., Any] | None] = {}
+    for module in model.modules():
+        if type(module).__name__.endswith(("RMSNorm", "MLP")):
+            kind = (type(module), *(weight.shape for weight in module.parameters()))
+            if kind not in found:
+                small = _small(module)
+                lighten(small)
+                way = vars(small).get("forward")
+                found[kind] = way.__func__ if way is not None else None
+            if (forward := found[kind]) is not None:
+                module.forward = MethodType(forward, module)
+
+
+def _small(module: nn.Module) -> nn.Module:
+    """A copy with real numbers, its linear layers narrow."""
+    with torch.device("cpu"):
+        copied = copy.deepcopy(module)
+        for name, child in list(copied.named_modules()):
+            if type(child) is nn.Linear:
+                owner, _, own = name.rpartition(".")
+                setattr(copied.get_submodule(owner), own, nn.Linear(NARROW, NARROW))
+        for child in copied.modules():
+            for name, weight in child.named_parameters(recurse=False):
+                if weight.is_meta:
+                    child.register_parameter(name, nn.Parameter(torch.ones(weight.shape)))
+    return copied
+
+
+def _fill(model: nn.Module) -> None:
+    """Put fake tensors in the place of those without storage; one that several modules share stays one."""
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if id(weight) not in made:
+                empty = torch.empty(weight.shape, dtype=weight.dtype, device="cpu")
+                made[id(weight)] = nn.Parameter(empty, requires_grad=weight.requires_grad)
+            module.register_parameter(name, made[id(weight)])
+        for name, held in module.named_buffers(recurse=False):
+            module._buffers[name] = torch.empty(held.shape, dtype=held.dtype, device="cpu")
+
+
+def _batch(lengths: Sequence[int], places: int) -> Batch:
+    tokens = sum(lengths)
+    ids = torch.zeros(1, tokens, dtype=torch.int64)
+    return Batch(
+        ids,
+        ids,
+        ids,
+        ids,
+        torch.zeros(places, dtype=torch.int64),
+        rows=range(len(lengths)),
+        packed=True,
+        bounds=torch.zeros(len(lengths) + 1, dtype=torch.int32),
+        longest=max(lengths),
+    )
+
+
+def _step(cfg: Config, model: nn.Module, precision: Precision, batch: Batch) -> Traced:
+    policy = _asked(model)
+    weights = list(model.parameters())
+    trained = [weight for weight in weights if weight.requires_grad]
+    dtype = precision.autocast
+    autocast = nullcontext() if dtype is None else torch.autocast("cpu", dtype, cache_enabled=False)
+    with Live() as live:
+        optimizer = build.build(model, cfg.optim)
+        for weight in trained:
+            weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        kept = live.now - sum(weight.nbytes for weight in trained)
+        live.peak = live.now
+        with autocast:
+            cost = NextToken()(policy, batch).total
+        cost.backward()
+        del cost
+        optimizer.step()
+        peak = live.peak
+    return Traced(sum(weight.nbytes for weight in weights), sum(weight.numel() for weight in trained), kept, peak)
+
+
+def _asked(model: nn.Module) -> predict.Predictor:
+    """The model asked for hidden states where its head is a plain linear map."""
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(causal, PreTrainedModel)
+    return predict.Predictor(model, next(predict.heads(causal), None), ragged=True)
+
+
+@contextmanager
+def _fitting(lengths: Sequence[int], *, gpu: bool) -> Iterator[None]:
+    """Have attention and the loss do what they do with rows of these lengths, on a GPU or a CPU."""
+
+    def attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **said: Any
+    ) -> tuple[Tensor, None]:
+        if gpu and not said.get("softcap"):
+            return _OneKernel.apply(query, key, value), None
+        return ragged.attend(module, query, key, value, attention_mask, **said, lengths=lengths)
+
+    AttentionInterface.register(ATTENTION, attend)
+    chunk, block = pieces.CHUNK["cpu"], pieces.BLOCK["cpu"]
+    if gpu:
+        pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = pieces.CHUNK["cuda"], pieces.BLOCK["cuda"]
+    ragged.causal.cache_clear()  # what is kept there is real
+    try:
+        yield
+    finally:
+        ragged.causal.cache_clear()
+        pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = chunk, block
+
+
+class _OneKernel(torch.autograd.Function):
+    """Attention as a GPU's kernel keeps it: queries, keys, values, the result, and a number for each token and head."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.given = [each.dtype for each in (query, key, value)]
+        if torch.is_autocast_enabled("cpu"):
+            query, key, value = (each.to(torch.get_autocast_dtype("cpu")) for each in (query, key, value))
+        rows, heads, tokens, width = query.shape
+        out = query.new_empty(rows, tokens, heads, width)
+        kept = out, query.new_empty(rows, heads, tokens, dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, *kept)
+        return out if out.dtype != torch.float32 else out.clone()  # rows one by one, then put together
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(each).to(kind) for each, kind in zip(ctx.saved_tensors, ctx.given, strict=False))
+
+
+def _quantize(model: nn.Module, bits: int) -> None:
+    """Hold the frozen linear layers beside adapters in so many bits."""
+    for module in model.modules():
+        if isinstance(module, FusedLinear):
+            weight = module.base_layer.weight
+            module.base_layer.shape = tuple(weight.shape)
+            packed = torch.empty(packed_bytes(weight.numel(), bits), dtype=torch.uint8, device=weight.device)
+            module.base_layer.weight = nn.Parameter(packed, requires_grad=False)
+            module.__class__ = _QuantizedLinear
+
+
+class _QuantizedLinear(FusedLinear):
+    """A fused layer whose frozen weight is made of its short form when it is needed, and not kept."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        base, first, second = self.base_layer, self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        return _Quantized.apply(x.to(dtype), base.weight, base.shape, base.bias, first, second)
+
+
+class _Quantized(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        packed: Tensor,
+        shape: tuple[int, int],
+        bias: Tensor | None,
+        first: Tensor,
+        second: Tensor,
+    ) -> Tensor:
+        a, b = first.to(x.dtype), second.to(x.dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        narrow = rows @ a.t()
+        out = F.linear(x, torch.empty(shape, dtype=x.dtype), None if bias is None else bias.to(x.dtype))
+        out.view(-1, out.shape[-1]).addmm_(narrow, b.t())
+        ctx.save_for_backward(rows, narrow, packed, first, second)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, narrow, _, first, second = ctx.saved_tensors
+        a, b = first.to(grad.dtype), second.to(grad.dtype)
+        flat = grad.reshape(-1, grad.shape[-1])
+        by_narrow = flat @ b
+        by_first, by_second = by_narrow.t() @ rows, flat.t() @ narrow
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = flat @ torch.empty(ctx.shape, dtype=grad.dtype)
+            by_x = by_x.addmm_(by_narrow, a).view(*grad.shape[:-1], -1)
+        return by_x, None, None, None, by_first.to(first.dtype), by_second.to(second.dtype)
