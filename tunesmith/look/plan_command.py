@@ -2,6 +2,7 @@
 and writes nothing."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -41,8 +42,7 @@ def plan(loaded: Loaded) -> int:
         show_first(inputs)
     for line in _course(loaded, inputs):
         say(line)
-    if not cfg.train.do_train:
-        say(f"device        {device.type}, computing in {precision.name}")
+    say(f"device        {device.type}, computing in {precision.name}")
     _estimate(loaded, inputs)
     say("Everything needed is there; nothing was loaded or written.")
     return 0
@@ -50,9 +50,9 @@ def plan(loaded: Loaded) -> int:
 
 def _estimate(loaded: Loaded, inputs: Inputs) -> None:
     """What a step takes of memory, and the run of time and money: the one place where a plan tells it."""
-    if loaded.config.train.do_train and len(inputs.prepared.train):
-        ranks = processes_of(loaded)
-        for line in estimated(loaded.config, inputs, here(loaded.config.model), ranks, 0.0).lines():
+    if len(inputs.prepared.train):
+        found = estimated(loaded.config, inputs, here(loaded.config.model), processes_of(loaded), 0.0)
+        for line in islice(found.lines(), 1, None):  # the device was told
             say(line)
 
 
