@@ -134,8 +134,13 @@ def test_a_whole_model_is_compared_with_the_one_that_is_named(tiny_model, tiny_l
         ([], OptionError, "task: is missing: files of multiple-choice questions"),
         (["--task", "sky.jsonl", "--base", "other"], OptionError, "base_model: needs compare_base: true|--base: "),
         (["--task", "sky.jsonl", "--compare_base"], OptionError, "nothing says which model this one was tuned from"),
-        (["--task", "sky.jsonl", "--n_shot", "2"], DataError, "n_shot asks for 2 solved questions of sky; there are 1"),
+        (
+            ["--task", "sky.jsonl", "--n_shot", "2"],
+            DataError,
+            "sky/sky: n_shot asks for 2 solved questions; there are 1",
+        ),
         (["--task", "nowhere.csv"], OptionError, r"there is no file or folder 'nowhere\.csv'"),
+        (["--task", "sky.jsonl", "--save_dir", "sky.jsonl/out"], OptionError, r"sky\.jsonl/out cannot be made: "),
         (["--task", "sky.jsonl,sky.jsonl"], OptionError, "two tasks are called sky"),
     ],
 )

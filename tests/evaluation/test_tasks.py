@@ -81,7 +81,7 @@ def test_dev_rows_lie_beside_in_a_column_or_in_a_folder(tmp_path):
             file.write_text("Who?,a,b,c,d,A\n" * 2, encoding="utf-8")
     folder = read_task(tmp_path / "mmlu")
     assert list(folder.subjects()) == ["art", "law"] and len(folder.questions) == 4
-    with pytest.raises(DataError, match="n_shot asks for 3 solved questions of law; there are 2 dev rows"):
+    with pytest.raises(DataError, match="mmlu/law: n_shot asks for 3 solved questions; there are 2 dev rows"):
         folder.shots("law", 3)
 
 

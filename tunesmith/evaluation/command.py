@@ -21,6 +21,7 @@ from tunesmith.generate.source import run_options, settle
 from tunesmith.log import MissingExtra, OptionError
 from tunesmith.models.complete import check
 from tunesmith.models.where import Source, find, find_adapters
+from tunesmith.train import scores
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.datasets import Rows
@@ -73,7 +74,6 @@ def eval_command(arguments: list[str]) -> int:
         told = report.as_dict(tuned, base, cfg.train.seed)
         names = {"model": facts, "base": asked.base.name if asked.base else source.name if base else None}
         written = Path(cfg.evaluate.save_dir).expanduser() / RESULTS
-        written.parent.mkdir(parents=True, exist_ok=True)
         with open_beside(written) as file:
             file.write(json.dumps(names | told, indent=1, ensure_ascii=False).encode())
         log.say(f"results are in {written}")
@@ -82,9 +82,8 @@ def eval_command(arguments: list[str]) -> int:
 
 def _asked(loaded: Loaded, cfg: Config) -> Asked:
     """Everything that can be wrong without a weight being read, in the order of what it costs to look."""
-    save = cfg.evaluate.save_dir
-    if save and (Path(save).expanduser() / RESULTS).exists():
-        raise OptionError(f"save_dir: {Path(save) / RESULTS} is there already; name another folder")
+    if {"bleu", "rouge"} & {*cfg.train.metrics}:
+        scores.require("metrics")
     places = [(name, find_place(name, cfg.evaluate.task_dir)) for name in cfg.evaluate.task]
     tasks = [read_task(path) for _, path in places if path is not None]
     if twice := [task.name for place, task in enumerate(tasks) if task.name in [one.name for one in tasks[:place]]]:
@@ -105,7 +104,19 @@ def _asked(loaded: Loaded, cfg: Config) -> Asked:
 
         named = find_tasks(named)
     plain = "template" not in loaded.given or cfg.data.template in PLAIN
+    if cfg.evaluate.save_dir:
+        _make(Path(cfg.evaluate.save_dir).expanduser())
     return Asked(cfg, tasks, named, folders, plain, base)
+
+
+def _make(folder: Path) -> None:
+    """The folder for results, before any are made.  Raises OptionError when it has some, or cannot be."""
+    if (folder / RESULTS).exists():
+        raise OptionError(f"save_dir: {folder / RESULTS} is there already; name another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OptionError(f"save_dir: {folder} cannot be made: {problem.strerror}") from problem
 
 
 def _require_harness() -> None:

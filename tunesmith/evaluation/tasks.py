@@ -58,10 +58,8 @@ class Task:
         """What is shown before the questions of a subject.  Raises DataError when there is less than `wanted`."""
         shown = list(self.shown.get(subject) or self.shown.get("", ()))
         if wanted is not None and wanted > len(shown):
-            of = f" of {subject}" if subject else ""
-            raise DataError(
-                f"{self.name}: n_shot asks for {wanted} solved questions{of}; there are {len(shown)} dev rows"
-            )
+            where = f"{self.name}/{subject}" if subject else self.name
+            raise DataError(f"{where}: n_shot asks for {wanted} solved questions; there are {len(shown)} dev rows")
         return shown[: DEFAULT_SHOTS if wanted is None else wanted]
 
 
