@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
+from surroundings import clean_environment
 
 from tunesmith import __version__, cli, completion, environment, log
 
@@ -89,6 +91,9 @@ def fails_with(problem: BaseException):
         (log.MissingExtra("pip install x"), 5, "pip install x\n"),
         (KeyboardInterrupt(), 130, ""),
         (ValueError("odd\nnews"), 1, "internal error: ValueError: odd news (add --debug to see where)\n"),
+        (PermissionError(13, "Permission denied", "a/b"), 1, "a/b: Permission denied (--debug shows where)\n"),
+        (OSError(28, "No space left on device"), 1, "can't be written: No space left on device\n"),
+        (MemoryError(), 4, "out of memory: MemoryError (--debug shows where)\n"),
         (ZeroDivisionError(), 1, "internal error: ZeroDivisionError:  (add --debug to see where)\n"),
     ],
 )
@@ -113,7 +118,7 @@ def test_exit_codes_are_told_in_help_and_on_their_page(capsys, repo):
 def test_out_of_memory_has_its_own_code(monkeypatch, capsys, problem):
     monkeypatch.setattr(cli, "_function", fails_with(problem))
     assert cli.main(["train"]) == 4
-    assert capsys.readouterr().err == "out of memory: no room\n"
+    assert capsys.readouterr().err == "out of memory: no room (--debug shows where)\n"
 
 
 @pytest.mark.parametrize("problem", [log.DataError("row 3"), ValueError("odd")])
@@ -189,3 +194,42 @@ def test_env_names_what_is_missing_and_how_to_get_it(capsys, repo):
 def test_schema_prints_json(capsys):
     assert cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["additionalProperties"] is False
+
+
+def shell(line: str, folder: Path) -> tuple[int, str]:
+    """Exit code and standard error of a line in which `tunesmith` is this program."""
+    script = f'tunesmith() {{ "{sys.executable}" -m tunesmith "$@"; }}; {line}'
+    ran = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=clean_environment(), capture_output=True, encoding="utf-8", check=False
+    )
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("tunesmith help >&-", 0, ""),
+        ("tunesmith version >&- 2>&- <&-", 0, ""),
+        ("tunesmith explain lora_rank <&-", 0, ""),
+        ("tunesmith train nothing.yaml >&-", 2, "there is no file"),
+        ("tunesmith help > /dev/full", 1, "can't be written: No space left on device"),
+        ("mkdir gone && cd gone && rmdir ../gone && tunesmith export x --export_dir y", 1, "is not there any more"),
+    ],
+)
+def test_streams_that_are_closed_or_full_and_a_folder_that_is_gone(
+    line: str, code: int, said: str, tmp_path: Path
+) -> None:
+    ended, told = shell(line, tmp_path)
+    assert "Traceback" not in told and "internal error" not in told and "Exception ignored" not in told
+    assert ended == code and said in told, told
+
+
+def test_a_working_directory_that_is_gone_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(cli, "_function", fails_with(FileNotFoundError(2, "No such file or directory")))
+    assert cli.main(["train"]) == 1
+    assert capsys.readouterr().err == "the working directory is not there any more; change to another one\n"

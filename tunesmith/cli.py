@@ -4,6 +4,7 @@ A command takes its words and returns the process's exit code.  Options are no b
 them, so that a typing error costs a tenth of a second and no torch.
 """
 
+import errno
 import io
 import os
 import sys
@@ -78,19 +79,35 @@ ABOUT_EXIT_CODES = "exit-codes"
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, the error's own, 2 for an unknown command, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to stop
+    _open_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader left (`| head`); the interpreter's last flush must find somewhere to write.
+    except OSError as problem:
+        # The reader left (`| head`), or the disk is full; the interpreter's last flush must find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        if isinstance(problem, BrokenPipeError):
+            return BROKEN_PIPE
+        log.error(f"standard output can't be written: {problem.strerror}")
+        return INTERNAL_ERROR
+
+
+def _open_streams() -> None:
+    """Have standard streams that can be used: closed ones (`>&-`) lead nowhere, or else a file that is opened later would
+    take their place; a terminal that lacks a letter is no reason to stop."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if vars(sys)[name] is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            vars(sys)[name] = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> int:
@@ -141,10 +158,26 @@ def _failure(problem: Exception, words: list[str]) -> int:
     if isinstance(problem, log.TunesmithError):
         log.error(str(problem))
         return problem.exit_code
+    if isinstance(problem, OSError) and (told := _told_of_system(problem)):
+        log.error(told)
+        return log.RunError.exit_code
     text = log.redacted(" ".join(str(problem).split()))[:500]
     if not tells_all:
         log.error(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)")
     return INTERNAL_ERROR
+
+
+def _told_of_system(problem: OSError) -> str | None:
+    """What the system refused, when it says what; None for what only a programmer can mend."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the working directory is not there any more; change to another one"
+    if problem.errno == errno.ENOSPC and problem.filename is None:
+        return f"can't be written: {problem.strerror}"
+    if problem.filename is None or problem.strerror is None:
+        return None
+    return f"{os.fsdecode(problem.filename)}: {problem.strerror} (--debug shows where)"
 
 
 def version_command(words: list[str]) -> int:

@@ -1,6 +1,8 @@
 """`tunesmith chat` as a user runs it: whole processes over a pipe, on tiny models, a run's folder, and mistakes."""
 
+import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.config.data import DataConfig
 from tunesmith.config.model import ModelConfig
+from tunesmith.generate import chat
 from tunesmith.generate.load import load_engine
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.transformers import TransformersEngine
@@ -139,3 +142,19 @@ def test_options_and_files_are_checked_before_torch_is_imported(repo, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
     assert "--temperature" in done.stdout and "no folder nowhere" in done.stdout
     assert f"{tmp_path}: " in done.stdout
+
+
+def test_end_tokens_that_are_no_numbers_are_passed_over(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_model, folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": ["y", 2, null, true]}')
+    engine, _ = engine_of(DataConfig(template="qwen"), folder)
+    assert engine.stops.tokens == {2}
+
+
+def test_bytes_that_are_no_text_cost_no_conversation(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(chat.Talk, "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfehi\nyou\n"), encoding="utf-8"))
+    assert chat.chat_command([str(tiny_model), "--template", "qwen"]) == 0
+    assert said == ["\ufffd\ufffdhi", "you"]

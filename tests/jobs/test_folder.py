@@ -46,3 +46,15 @@ def test_what_is_not_read_is_overwritten(run, tmp_path):
     folder.check(cfg)
     claim = folder.claim(cfg, {})
     assert claim.checkpoint is None and not (run / "model.safetensors").exists()
+
+
+def test_a_place_that_may_not_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OptionError, match=r"output_dir: .* can't be looked at: Permission"),
+    ):
+        patch.setattr(Path, "stat", refuse)
+        folder.check(config({}, {"output_dir": str(tmp_path / "closed" / "run")}))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -377,3 +378,15 @@ def test_precision_on_a_gpu(has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> 
     if not has_bf16:
         with pytest.raises(OptionError, match="bf16 does not work on this cuda; it supports fp16, fp32"):
             precision.resolve_compute_type("bf16", gpu)
+
+
+def test_weights_that_may_not_be_read_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def refuse(self: Path, *given: Any, **named: Any) -> Any:
+        if self.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert refused(folder).endswith("model.safetensors: cannot be read: Permission denied")

@@ -128,3 +128,16 @@ def right_value(name: str) -> str:
         return json.dumps({"a": 1})
     scalars = (shape.item or shape).scalars
     return "true" if bool in scalars else "1" if int in scalars else "0.5" if float in scalars else "x"
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "\u0661"])
+def test_a_launchers_variable_that_is_no_number_is_named(command, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    ended = command("train", "model_name_or_path=m", "dataset=d", "template=qwen", "output_dir=o", "stage=sft")
+    assert ended.code == 2 and f"{name}: must be a whole number" in ended.err
+
+
+def test_a_very_long_word_leaves_room_for_what_is_allowed(judged):
+    ended = judged("train", "model_name_or_path=m", "dataset=d", f"optim={'a' * 5000}", "output_dir=o")
+    assert ended.code == 2 and "allowed: " in ended.err and len(ended.err) < 500

@@ -1,6 +1,7 @@
 """`tunesmith chat`: a conversation on the terminal or over a pipe.  Knows engines by what they offer, not what they are."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,5 +149,8 @@ def _typed_lines() -> Iterator[str]:
 
 
 def _piped_lines() -> Iterator[str]:
+    """Lines of standard input; what is no UTF-8 there is a question mark in a box."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     for line in sys.stdin:
         yield line.rstrip("\r\n")

@@ -21,7 +21,8 @@ def stops(
     """The end tokens of tokenizer, of the model's `generation_config.json` and those given; `words` are control tokens where
     the tokenizer has them as such, else texts."""
     named = model.generation_config.eos_token_id
-    ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id, *tokens} - {None}
+    listed = [one for one in (named if isinstance(named, list) else [named]) if type(one) is int]
+    ends = {*listed, tokenizer.eos_token_id, *tokens} - {None}
     control = tokenizer.get_added_vocab()
     return Stops(
         frozenset(ends | {control[word] for word in words if word in control}),

@@ -187,7 +187,7 @@ def check(cfg: Config) -> None:
     Raises OptionError for a folder that holds a finished run, a run with other options, or files of something else.
     """
     folder = Path(cfg.train.output_dir).expanduser()
-    if not cfg.train.output_dir or not folder.exists():
+    if not cfg.train.output_dir or not _is_there(folder):
         return
     if (folder / LOCK).is_symlink():
         raise OptionError(f"output_dir: {folder / LOCK} is a symbolic link, and nothing is written through one")
@@ -217,6 +217,17 @@ def check(cfg: Config) -> None:
         )
     if checkpoints.every(folder):
         _refuse_changes(facts, cfg, folder)
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is such a folder or file.  Raises OptionError where nobody may look."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as problem:
+        raise OptionError(f"output_dir: {folder} can't be looked at: {problem.strerror}") from problem
+    return True
 
 
 def _refuse_to_remove_what_is_read(cfg: Config, folder: Path) -> None:

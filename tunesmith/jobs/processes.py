@@ -13,8 +13,13 @@ import time
 from glob import glob
 from types import FrameType
 
+from tunesmith.log import OptionError
+
 GRACE_SECONDS = 30.0
 """How long the other processes get to finish once one has ended with an error."""
+
+PLACE = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 0}
+"""Variables by which a launcher tells a process its place, and their least values."""
 
 
 def gpus() -> int:
@@ -28,6 +33,15 @@ def gpus() -> int:
 def is_worker() -> bool:
     """Whether a launcher (torchrun or `launch`) started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def check_place() -> None:
+    """Raise OptionError where the environment has something else than whole numbers for this process's place among others."""
+    for name, least in PLACE.items():
+        value = os.environ.get(name)
+        if value and not (value.isascii() and value.isdigit() and int(value) >= least):
+            text = f"must be a whole number, at least {least}, got '{value}'; unset it where no launcher started this process"
+            raise OptionError(f"{name}: {text}")
 
 
 def launch(count: int, command: str, arguments: list[str]) -> int:

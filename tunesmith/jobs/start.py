@@ -19,6 +19,7 @@ from tunesmith.log import is_speaker
 def train_command(arguments: list[str]) -> int:
     """Run a training job; returns the process's exit code."""
     loaded = load(arguments, command="train")
+    processes.check_place()
     if not (loaded.config.train.do_train or loaded.config.train.do_eval or loaded.config.train.do_predict):
         return _plan(loaded)
     if loaded.config.train.do_train and is_speaker():
@@ -63,6 +64,7 @@ def _plan(loaded: Loaded) -> int:
 def doctor_command(arguments: list[str]) -> int:
     """Try what training promises, in as many processes as training would use; returns the process's exit code."""
     loaded = load(arguments, command="doctor")
+    processes.check_place()
     _end_with_parent()
     count = process_count(loaded)
     if count > 1 and not processes.is_worker():

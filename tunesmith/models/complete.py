@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tunesmith.log import ModelError
 from tunesmith.models.where import Source
@@ -83,10 +83,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file: tensor name -> dtype, shape, offsets; and `__metadata__`.
 
-    Raises ModelError when the file is no safetensors file, or shorter or longer than its header says.
+    Raises ModelError when the file can't be read, is no safetensors file, or shorter or longer than its header says.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with _opened(path) as file:
         start = file.read(8)
         if (start + file.read(len(LFS))).startswith(LFS):
             raise ModelError(f"{path}: a Git LFS pointer, not the weights themselves (`git lfs pull` fetches them)")
@@ -103,6 +103,13 @@ def read_header(path: Path) -> dict[str, Any]:
         word = "truncated" if size < 8 + length + end else "damaged"
         raise ModelError(f"{path}: {word}: it has {size:,} bytes, its header promises {8 + length + end:,}")
     return header
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as fault:
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from None
 
 
 def _end_of(header: dict[str, Any]) -> int:
