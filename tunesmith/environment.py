@@ -70,6 +70,9 @@ EXTRAS = {
     "http": "aiohttp",
     "metrics": "sacrebleu",
     "liger": "liger-kernel",
+    "eval": "lm-eval",
+    "bitsandbytes": "bitsandbytes",
+    "hqq": "hqq",
 }
 """Extra -> the package it brings."""
 
