@@ -263,7 +263,21 @@ def test_nothing_is_told_that_does_not_help(situation: Callable[..., Situation])
     smallest = situation(
         per_device_train_batch_size=1, gradient_checkpointing=True, finetuning_type="lora", lora_rank=1
     )
-    assert advice(smallest).endswith("a smaller model takes less")
+    told = advice(smallest)
+    assert told.count("would take") == 1 and "quantization_bit: 4 would take" in told
+    step = smallest.step(smallest.division)
+    assert step is not None
+    linear = 4 * (32 * 32 * 2 + 32 * 16 * 2 + 32 * 64 * 3) * 2  # bytes of two layers in fp32
+    (change,) = cheapest(smallest, step, None)
+    assert step.weights - change.leaves.weights == linear - linear // 4 * (0.5 + 4 / 64)
+
+
+def test_the_smallest_run_needs_a_smaller_model(
+    situation: Callable[..., Situation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = situation(per_device_train_batch_size=1)
+    monkeypatch.setattr(cheaper, "CHANGES", ())
+    assert advice(now).endswith("; a smaller model takes less")
 
 
 def test_rows_are_cut_to_half_the_longest(situation: Callable[..., Situation], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,9 @@ SHORTEST_TOKENS = 64
 RANK = 8
 """Of the LoRA that is weighed against training all weights: the default."""
 
+BYTES_OF_FOUR_BITS = 0.5 + 4 / 64
+"""Of a weight: its bits, and its share of a float32 for each 64."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -248,6 +251,18 @@ def _adapters(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
     yield Change("finetuning_type: lora", now.peak(smaller))
 
 
+def _few_bits(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
+    """QLoRA holds the frozen linear weights in 4 bits, with a scale for each 64."""
+    if now.cfg.tuning.finetuning_type != "lora" or now.cfg.model.quantization_bit is not None:
+        return
+    model = memory.bare(now.policy.model)
+    linear = set(structure.linear_names(model))
+    held = [weight for name, module in model.named_modules() if name in linear for weight in module.parameters()]
+    frozen = [weight for weight in held if weight.ndim == 2 and not weight.requires_grad]
+    saved = sum(weight.nbytes - int(weight.numel() * BYTES_OF_FOUR_BITS) for weight in frozen)
+    yield Change("quantization_bit: 4", now.peak(replace(step, weights=step.weights - saved)))
+
+
 def _short_numbers(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
     """Trained weights, their gradients and what the optimizer keeps of them in two bytes a number instead of four."""
     precision = now.runtime.precision
@@ -264,6 +279,6 @@ def _short_numbers(now: Situation, step: Step, free: int | None) -> Iterator[Cha
 
 
 CHANGES: tuple[Callable[[Situation, Step, int | None], Iterator[Change]], ...] = (
-    _smaller_batch, _recompute, _shorter_rows, _adapters, _short_numbers,
+    _smaller_batch, _recompute, _shorter_rows, _adapters, _few_bits, _short_numbers,
 )  # fmt: skip
 """From what only costs time, and leaves the step as it is, to what trains otherwise."""
