@@ -95,6 +95,11 @@ RESPELLED: dict[str, dict[str, Any]] = {
         "flash_attention_3": "fa3",
         "flex_attention": "flex",
     },
+    "init_special_tokens": {
+        "description": "desc_init",
+        "description_noise": "desc_init_w_noise",
+        "noise": "noise_init",
+    },
     "quantization_method": {"bitsandbytes": "bnb", "BITS_AND_BYTES": "bnb"},
     "include_num_input_tokens_seen": {"all": True, "non_padding": True, "no": False},
     "optim": {"adamw_hf": "adamw_torch"},
@@ -103,7 +108,7 @@ RESPELLED: dict[str, dict[str, Any]] = {
 
 PATHS = (
     "adapter_name_or_path", "cache_dir", "dataset", "dataset_dir", "eval_dataset", "export_dir", "logging_dir",
-    "media_dir", "model_name_or_path", "output_dir", "resume_from_checkpoint", "tokenized_path",
+    "media_dir", "model_name_or_path", "new_special_tokens_config", "output_dir", "resume_from_checkpoint", "tokenized_path",
 )  # fmt: skip
 """Options in which a backslash separates folders."""
 

@@ -234,8 +234,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "upcast_lmhead_output": _OFF,
     "train_from_scratch": _OFF,
     "adapter_folder": _OFF,
-    "new_special_tokens_config": _OFF,
-    "init_special_tokens": (*_OFF, "noise_init"),
     "pissa_convert": _OFF,
     "module_dropout": (*_OFF, 0.0),
     "oft_block_size": (*_OFF, 32),

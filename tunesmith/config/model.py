@@ -100,10 +100,19 @@ class ModelConfig(Section):
     """Hold the scales of 4-bit weights in 8 bits too (bnb): 0.4 bits a weight less."""
 
     resize_vocab: bool = False
-    """Grow the embeddings to the tokenizer's size, rounded up to a multiple of 64."""
+    """Grow the embeddings and the head to the tokenizer's size where it is larger, rounded up to a multiple of 64. New tokens
+    do so by themselves."""
 
     add_tokens: list[str] = []
-    """Words to add to the vocabulary, comma-separated."""
+    """Words to add to the vocabulary, comma-separated. LoRA trains their rows of the embeddings and the head beside itself
+    and saves them with the adapter."""
 
     add_special_tokens: list[str] = []
-    """Control tokens to add to the vocabulary, comma-separated."""
+    """Control tokens to add to the vocabulary, comma-separated: text from data never becomes one."""
+
+    new_special_tokens_config: str | None = None
+    """A YAML file with control tokens to add and a description of each, `<token>: what it means`."""
+
+    init_special_tokens: Literal["desc_init", "noise_init", "desc_init_w_noise"] = "desc_init"
+    """How the rows of new tokens begin: `desc_init` as the mean of the tokens of their description, or of their own text;
+    `noise_init` as the mean of all rows with noise; `desc_init_w_noise` as the first, with noise."""

@@ -46,11 +46,11 @@ def load_engine(
     base = load_model(
         source, cfg, dtype=dtype, device=device, trainable=False, attention=attention, longest=data.cutoff_len
     )
-    check_vocabulary(base, tokenizer)
     whole = cfg.quantization_bit is None
     model = merge(base, adapters) if merged and whole else attach(base, adapters)
     if whole:
         model = model.to(device)
+    check_vocabulary(model, tokenizer)
     engine = TransformersEngine(
         model,
         tokenizer,

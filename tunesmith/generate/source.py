@@ -36,9 +36,6 @@ REMEMBERED = (
     "double_quantization",
     "rope_scaling",
     "cutoff_len",
-    "resize_vocab",
-    "add_tokens",
-    "add_special_tokens",
 )
 """Options that a run's folder decides unless they are written: a model answers best in the form it was trained in.
 `trust_remote_code` is not among them: a folder must not be able to allow its own code."""

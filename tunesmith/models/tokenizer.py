@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from tunesmith import log
 from tunesmith.config.model import ModelConfig
 from tunesmith.log import ModelError
+from tunesmith.models import new_tokens
 from tunesmith.models.architecture import code_that_runs, read
 from tunesmith.models.where import Source
 
@@ -19,7 +20,7 @@ SPLITTING = ("normalizer", "pre_tokenizer")
 
 def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's or an adapter's folder, with a pad token that changes nothing: its own, else its end token (attention masks
-    hide padding), else the token of id 0.  No token is added.  Raises ModelError when there is none to read."""
+    hide padding), else the token of id 0.  Tokens are added that options ask for.  Raises ModelError when there is none to read."""
     is_model = (source.folder / "config.json").is_file()  # an adapter's folder brings a tokenizer, and never code
     if is_model:
         read(source, cfg)  # first: an error about config.json would seem to be the tokenizer's, which reads it too
@@ -37,6 +38,7 @@ def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
         raise ModelError(f"{source.folder}: its tokenizer cannot be read: {failure}") from failure
     if len(tokenizer) == 0 or (tokenizer.is_fast and not tokenizer.backend_tokenizer.get_vocab_size(False)):
         raise ModelError(f"{source.folder}: its tokenizer has no tokens")
+    new_tokens.add(tokenizer, cfg)
     if not tokenizer.is_fast:
         log.warn("tokenizer", f"{source.folder} gives only a slow tokenizer")
     if tokenizer.pad_token is None:
@@ -67,15 +69,17 @@ def _without_offsets(step: Any) -> Any:
 def check_ids(tokenizer: PreTrainedTokenizerBase, source: Source, cfg: ModelConfig) -> None:
     """What `check_vocabulary` does, told from config.json before any weight is read."""
     rows = read(source, cfg)[0].get_text_config().to_dict().get("vocab_size")
-    if rows is not None:
+    grows = cfg.resize_vocab or bool(new_tokens.asked_for(cfg))
+    if rows is not None and not grows:
         _refuse_beyond(tokenizer, rows)
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ModelError when the tokenizer can give an id for which the model has no embedding."""
     embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding)
-    _refuse_beyond(tokenizer, embeddings.num_embeddings)
+    assert isinstance(embeddings, nn.Module)
+    # Under an adapter that trains some rows, these lie beside the whole.
+    _refuse_beyond(tokenizer, max(len(weight) for weight in embeddings.parameters()))
 
 
 def _refuse_beyond(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:

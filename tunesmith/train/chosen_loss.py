@@ -47,6 +47,8 @@ def _before(cfg: Config, inputs: Inputs, policy: Predictor, runtime: Runtime) ->
     if isinstance(policy.model, PeftModel):
         return policy.before_tuning, 0
     with log.muted():
-        frozen = asked(cfg, untuned_model(cfg, inputs.source, runtime).requires_grad_(False).eval(), runtime)
+        frozen = asked(
+            cfg, untuned_model(cfg, inputs.source, inputs.tokenizer, runtime).requires_grad_(False).eval(), runtime
+        )
     weights = sum(weight.nbytes for weight in frozen.parameters())
     return frozen.told, weights

@@ -1,6 +1,7 @@
 """The model of a run, from its folder to the weights that are trained.  Knows the order; the models room knows how."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from peft import PeftModel
 from torch import nn
@@ -19,6 +20,7 @@ from tunesmith.models.predict import Predictor, predictor
 from tunesmith.models.tuning import loftq
 from tunesmith.models.tuning.adapters import merge
 from tunesmith.models.tuning.fused import fuse
+from tunesmith.models.vocabulary import grow
 from tunesmith.models.where import Source, find_adapters
 from tunesmith.train.runtime import Runtime
 
@@ -45,26 +47,31 @@ def attention(cfg: Config, source: Source, runtime: Runtime) -> str:
     return attention_for(source, cfg.model, dtype=kind.autocast or kind.weights, device=runtime.device)
 
 
-def tuned_model(cfg: Config, source: Source, runtime: Runtime, *, isolated: bool) -> nn.Module:
-    """The model with what `finetuning_type` trains made trainable; its random parts depend on the seed alone.
+def tuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, isolated: bool) -> nn.Module:
+    """The model, grown to its tokenizer where that has new tokens, with what `finetuning_type` trains made trainable; its
+    random parts depend on the seed alone.
     `isolated`: rows hold samples that may not see each other.  Raises ModelError when the model lets them."""
     model = base_model(cfg, source, runtime, trainable=True)
     if isolated:
         with runtime.autocast():
             require_isolation(model)
     adapters = find_adapters(cfg.model)
-    made = tuned(cfg, model, runtime, adapters=adapters)
+    rows = grow(model, tokenizer, source, cfg.model, seed=cfg.train.seed)
+    made = tuned(cfg, model, runtime, adapters=adapters, rows=rows)
     if cfg.tuning.lora_init == "loftq" and not adapters:
         assert isinstance(made, PeftModel), "only LoRA has a start"
         loftq.start(made, source)
     return made
 
 
-def tuned(cfg: Config, model: PreTrainedModel, runtime: Runtime, *, adapters: Sequence[Source]) -> nn.Module:
-    """A base model with what `finetuning_type` trains, as `tuned_model` makes it of the run's own."""
+def tuned(
+    cfg: Config, model: PreTrainedModel, runtime: Runtime, *, adapters: Sequence[Source], rows: Sequence[int] = ()
+) -> nn.Module:
+    """A base model with what `finetuning_type` trains, as `tuned_model` makes it of the run's own.  `rows`: ids of new
+    tokens, which are trained too."""
     runtime.seed("weights", cfg.train.seed, every_rank_its_own=False)
     apply = catalog.find("tuning", cfg.tuning.finetuning_type)
-    made: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=adapters)
+    made: nn.Module = apply(model, cfg.tuning, precision=runtime.precision, adapters=adapters, rows=rows)
     if isinstance(made, PeftModel) and "fused_adapters" not in cfg.model.disable_speedups:
         fuse(made, in_place=cfg.model.gradient_checkpointing != "selective")
     if "lighter_layers" not in cfg.model.disable_speedups:
@@ -103,7 +110,8 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
     return chosen
 
 
-def untuned_model(cfg: Config, source: Source, runtime: Runtime) -> nn.Module:
+def untuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime) -> nn.Module:
     """The model as it is, its adapters merged."""
     model = base_model(cfg, source, runtime, trainable=False)
+    grow(model, tokenizer, source, cfg.model, seed=cfg.train.seed)
     return merge(model, find_adapters(cfg.model))

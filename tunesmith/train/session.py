@@ -54,7 +54,7 @@ class Session:
         self.cfg, self.inputs, self.runtime, self.place = cfg, inputs, runtime, place
         rows = inputs.prepared.train
         isolated = isinstance(rows, Packed) and rows.isolated
-        self.model = tuned_model(cfg, inputs.source, runtime, isolated=isolated)
+        self.model = tuned_model(cfg, inputs.source, inputs.tokenizer, runtime, isolated=isolated)
         self.asked = asked(cfg, self.model, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.asked)
         if cfg.optim.neftune_noise_alpha is not None:

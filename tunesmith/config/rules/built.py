@@ -25,7 +25,7 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
 
 NOT_BUILT_AT_ALL = (
     "data_augmentation", "augment",
-    "resize_vocab", "add_tokens", "add_special_tokens", "oft_rank",
+    "oft_rank",
     "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
 """Options of which only the default is built."""

@@ -1,5 +1,6 @@
 """Reads adapter folders: checks that each fits the model, merges it, or puts it on to be trained or used."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from tunesmith import log
 from tunesmith.log import ModelError
-from tunesmith.models import pickled, quantized, structure
+from tunesmith.models import pickled, quantized, structure, vocabulary
 from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, compare_bases, held, read_config, refuse_twice
 from tunesmith.models.complete import read_header
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
@@ -71,6 +72,9 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
     """
     where, config = adapter.source.folder, adapter.config
     compare_bases(where, config.base_model_name_or_path, model.name_or_path)
+    vocabulary.reach(model, _rows_needed(adapter, model))
+    follows = [f"{name}.token_adapter." for name in structure.tied_names(model)[1:]]
+    """What is one weight with the embeddings, whose new rows it has."""
     config.base_model_name_or_path = None
     config.inference_mode = not trained
     try:
@@ -79,8 +83,9 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
             result = set_peft_model_state_dict(wrapped, adapter.tensors)
     except Exception as fault:  # peft fails in many ways over a config that does not suit the model
         raise ModelError(f"{where}: the adapter does not fit {model.name_or_path}: {reason(fault)}") from fault
-    marks = (".lora_", ".modules_to_save.")
-    missing = sorted(name for name in result.missing_keys if any(mark in name for mark in marks))
+    marks = (".lora_", ".modules_to_save.", ".trainable_tokens_delta")
+    needed = [name for name in result.missing_keys if not any(one in name for one in follows)]
+    missing = sorted(name for name in needed if any(mark in name for mark in marks))
     for names, what in ((missing, "lacks"), (sorted(result.unexpected_keys), "has no place for")):
         if names:
             subject = str(where) if what == "lacks" else f"{model.name_or_path}"
@@ -88,6 +93,16 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
                 f"{where}: the adapter does not fit: {subject} {what} {len(names)} tensors: {names[0]}, ..."
             )
     return wrapped
+
+
+def _rows_needed(adapter: Adapter, model: PreTrainedModel) -> int:
+    """How many rows the model must have for the adapter, which may hold rows of tokens that the model does not know yet."""
+    indices = adapter.config.trainable_token_indices or []
+    wanted = [*itertools.chain(*indices.values())] if isinstance(indices, dict) else list(indices)
+    embeddings = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embeddings)
+    whole = [len(tensor) for key, tensor in adapter.tensors.items() if key.endswith(f"{name}.weight")]
+    return max((*(one + 1 for one in wanted), *whole), default=0)
 
 
 def merge(model: PreTrainedModel, sources: Sequence[Source]) -> PreTrainedModel:
@@ -107,7 +122,11 @@ def merge_keeping(
         raise ModelError("adapter_name_or_path: adapters cannot be merged into weights of few bits (quantization_bit)")
     changed: Factors = {}
     for adapter in adapters:
-        extras = [name for name in ("use_dora", "modules_to_save") if adapter.config.to_dict()[name]]
+        extras = [
+            name
+            for name in ("use_dora", "modules_to_save", "trainable_token_indices")
+            if adapter.config.to_dict()[name]
+        ]
         if strict and extras:
             raise ModelError(
                 f"{adapter.source.folder}: an adapter with {' and '.join(extras)} cannot be under another one; merge it "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
-from tunesmith import catalog
+from tunesmith import catalog, log
 from tunesmith.config.tuning import TuningConfig
 from tunesmith.log import OptionError
 from tunesmith.models import structure
@@ -15,9 +15,15 @@ from tunesmith.models.where import Source
 
 
 def apply(
-    model: PreTrainedModel, cfg: TuningConfig, *, precision: Precision, adapters: Sequence[Source] = ()
+    model: PreTrainedModel,
+    cfg: TuningConfig,
+    *,
+    precision: Precision,
+    adapters: Sequence[Source] = (),
+    rows: Sequence[int] = (),
 ) -> PreTrainedModel:
-    """The model, adapters merged into it, with only the chosen layers and modules trained.
+    """The model, adapters merged into it, with only the chosen layers and modules trained; a warning when `rows` of new
+    tokens are not among them.
 
     Raises OptionError when there are fewer layers than asked for, or a name matches nothing.
     """
@@ -31,6 +37,11 @@ def apply(
         _train_within(chosen, cfg.freeze_trainable_modules)
     outside = [(name, module) for name, module in model.named_modules() if not f"{name}.".startswith(f"{prefix}.")]
     _train_named(outside, cfg.freeze_extra_modules, "freeze_extra_modules")
+    embeddings = model.get_input_embeddings()
+    if rows and isinstance(embeddings, nn.Module) and not any(one.requires_grad for one in embeddings.parameters()):
+        log.warn(
+            "add_tokens", "freeze leaves the rows of new tokens as they begin; freeze_extra_modules trains embeddings"
+        )
     settle(model, precision)
     return model
 

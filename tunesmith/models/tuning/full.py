@@ -11,9 +11,14 @@ from tunesmith.models.where import Source
 
 
 def apply(
-    model: PreTrainedModel, cfg: TuningConfig, *, precision: Precision, adapters: Sequence[Source] = ()
+    model: PreTrainedModel,
+    cfg: TuningConfig,
+    *,
+    precision: Precision,
+    adapters: Sequence[Source] = (),
+    rows: Sequence[int] = (),
 ) -> PreTrainedModel:
-    """The model, adapters merged into it, with every weight trained."""
+    """The model, adapters merged into it, with every weight trained, `rows` of new tokens among them."""
     model = adapter_files.merge(model, adapters)
     model.requires_grad_(True)
     settle(model, precision)

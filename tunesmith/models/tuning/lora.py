@@ -36,9 +36,14 @@ FROM_THE_BASE = ("pissa", "olora")
 
 
 def apply(
-    model: PreTrainedModel, cfg: TuningConfig, *, precision: Precision, adapters: Sequence[Source] = ()
+    model: PreTrainedModel,
+    cfg: TuningConfig,
+    *,
+    precision: Precision,
+    adapters: Sequence[Source] = (),
+    rows: Sequence[int] = (),
 ) -> PeftModel:
-    """The model with frozen weights and one trained adapter.
+    """The model with frozen weights and one trained adapter, which trains also the `rows` of new tokens.
 
     Of `adapters`, all but the last are merged and the last is trained on; with `create_new_adapter` all are merged and a
     fresh one is trained.  Fresh matrices are drawn from torch's generator, which the caller seeds: a run that is resumed
@@ -53,8 +58,10 @@ def apply(
     if goes_on:
         tuned = adapter_files.put_on(model, found[-1], trained=True, keep_dtype=keep_dtype)
         _say_own_settings(found[-1].config, below)
+        if rows and not found[-1].config.trainable_token_indices:
+            raise OptionError("add_tokens: the adapter that is trained on has no rows for them; set create_new_adapter")
     else:
-        tuned = _fresh(model, cfg, keep_dtype)
+        tuned = _fresh(model, cfg, keep_dtype, rows)
         if cfg.lora_init in FROM_THE_BASE:
             factors = joined(factors, negated(factors_of(tuned)))
     _check_dora(tuned.peft_config[ADAPTER], bool(factors))
@@ -68,7 +75,7 @@ def apply(
     return tuned
 
 
-def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftModel:
+def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool, rows: Sequence[int]) -> PeftModel:
     wanted = targets.resolve(model, cfg.lora_target)
     beside = targets.check_names(model, cfg.additional_target, "additional_target")
     tied = structure.tied_names(model)
@@ -83,6 +90,7 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftM
         lora_dropout=cfg.lora_dropout,
         target_modules=wanted,
         modules_to_save=beside or None,
+        trainable_token_indices=_rows_of(model, rows, wanted, beside),
         ensure_weight_tying=bool(structure.named_by(beside, tied)),
         use_rslora=cfg.use_rslora,
         use_dora=cfg.use_dora,
@@ -108,6 +116,29 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool) -> PeftM
     if before is not None:
         _check_sum(next(layer for layer in layers if layer.get_base_layer() is sample), before)
     return tuned
+
+
+def _rows_of(
+    model: PreTrainedModel, rows: Sequence[int], wanted: Sequence[str], beside: Sequence[str]
+) -> dict[str, list[int]] | None:
+    """Which rows of which modules are trained beside LoRA, for peft; None for none.  A head that is one weight with the
+    embeddings follows them; modules that are trained in full need no word."""
+    if not rows:
+        return None
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding | nn.Linear) and module in ends
+    ]
+    if both := structure.named_by(wanted, names):
+        raise OptionError(
+            f"lora_target: {both[0]} cannot have LoRA beside rows of new tokens; additional_target trains it in full"
+        )
+    names = [name for name in names if not structure.named_by(beside, [name])]
+    if structure.tied_names(model):
+        names = names[:1]
+    return {name.rpartition(".")[2]: list(rows) for name in names} or None
 
 
 def _start(model: PreTrainedModel, cfg: TuningConfig, wanted: Sequence[str]) -> bool | str:
