@@ -119,10 +119,12 @@ class DataConfig(Section):
     `{{name}}`. Other braces stay as they are."""
 
     data_augmentation: bool = False
-    """Add seeded, label-safe variations of prompts."""
+    """Train seeded variations of prompts besides the rows themselves, with the same answers (docs/augmentation.md). Never for
+    rows that are evaluated on."""
 
     augment: Mapping = {}
-    """Which variations `data_augmentation` makes."""
+    """Which variations `data_augmentation` makes, as a mapping or JSON: copies, paraphrase, spaces, case, options,
+    drop_system."""
 
     max_reported_rows: Count = 5
     """Rows named when some are dropped or cut; the rest is counted."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from tunesmith.data.sample import IGNORED, Sample
 
-PLAIN, GOOD, BAD = 0, 1, 2
+PLAIN, GOOD, BAD, VARIED = 0, 1, 2, 3
 """What a row's answer is: just an answer, one that is chosen or desirable, one that is rejected or undesirable.  The
 chosen answer of a pair stands right before its rejected one."""
 
@@ -53,7 +53,7 @@ class Rows:
     keys: np.ndarray
     """[rows]: equal for equal prompts"""
     marks: np.ndarray
-    """[rows]: PLAIN, GOOD or BAD"""
+    """[rows]: PLAIN, GOOD, BAD, or VARIED: a variation of another sample's prompt."""
     files: list[str] = field(default_factory=list)
     weights: np.ndarray | None = None
     """float32 [tokens]: how much a trained token weighs, 1 for the others; None when all weigh 1"""

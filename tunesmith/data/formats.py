@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from tunesmith import catalog
+from tunesmith.data.augment import Augmenter
 from tunesmith.data.files import Row, Values
 from tunesmith.data.sources import OPENAI_TAGS, Columns, Shape, Tags
 from tunesmith.templates.conversation import Conversation, Message, Role, Thinking
@@ -35,6 +36,11 @@ class Reader:
     shape: Shape
     placeholders: Mapping[str, Any] = field(default_factory=dict)
     unfilled: set[str] = field(default_factory=set)
+    augmenter: Augmenter | None = None
+
+    def variations(self, conversation: Conversation, row: Row) -> list[tuple[Conversation, tuple[str, ...]]]:
+        """What is trained besides a row's conversation, each with what was changed."""
+        return [] if self.augmenter is None else [*self.augmenter.variations(conversation, row.where)]
 
     def conversation(self, row: Row) -> Conversation:
         """The row as a conversation that ends with an answer.  Raises Unusable."""

@@ -7,6 +7,7 @@ from typing import Any
 from tunesmith.config.data import DataConfig
 from tunesmith.data import mix
 from tunesmith.data.arrays import Rows
+from tunesmith.data.augment import Augmenter
 from tunesmith.data.encode import Encoder
 from tunesmith.data.formats import Reader
 from tunesmith.data.outlook import Outlook
@@ -42,20 +43,22 @@ class Gatherer:
                     f"dataset: {dataset.name} holds {_CALLED[holds]}, and this stage needs {_CALLED[self.kind]}"
                 )
 
-    def prepare(self, datasets: Sequence[Dataset]) -> Iterator[Rows | dict[str, Any]]:
-        """Prepared rows of the datasets, one after another, and at last the tallies as a dict, with the number of
+    def prepare(
+        self, datasets: Sequence[Dataset], augmenter: Augmenter | None = None
+    ) -> Iterator[Rows | dict[str, Any]]:
+        """Prepared rows of the datasets, one after another, with the augmenter's variations behind each, and at last the tallies as a dict, with the number of
         samples of each dataset under SAMPLES.  Raises DataError for files that cannot be read and for a dataset of which nothing can be used."""
         tallies, samples = Tallies(), list[int]()
         for dataset in datasets:
             samples.append(0)
-            for rows in self._rows(dataset, tallies):
+            for rows in self._rows(dataset, tallies, augmenter):
                 samples[-1] += len(rows.lengths)
                 yield rows
         yield tallies.as_dict() | {SAMPLES: samples}
 
-    def _rows(self, dataset: Dataset, tallies: Tallies) -> Iterator[Rows]:
+    def _rows(self, dataset: Dataset, tallies: Tallies, augmenter: Augmenter | None) -> Iterator[Rows]:
         named, own = self.cfg.max_reported_rows, Tallies()
-        reader = Reader(dataset.shape, self.cfg.placeholders)
+        reader = Reader(dataset.shape, self.cfg.placeholders, augmenter=augmenter)
         most = mix.limit(dataset, self.cfg.max_samples)
         taken = mix.take(dataset, most, self.cfg.sample_strategy, self.seed, self.outlook.meter)
         kept = 0

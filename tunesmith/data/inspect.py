@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.arrays import BAD, GOOD, PLAIN
+from tunesmith.data.arrays import BAD, GOOD, PLAIN, VARIED
 from tunesmith.data.cut import Exact
 from tunesmith.data.encode import ANSWERING, Encoded, Encoder, Outcome
 from tunesmith.data.files import Row
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Speaker = Literal["template", "system", "user", "assistant", "function", "observation", "text"]
 """Whose words a token is: the template's own, a role's, or plain text's.  `system`: the prompt, and tools."""
 
-MARKS = {PLAIN: "", GOOD: "chosen", BAD: "rejected"}
+MARKS = {PLAIN: "", GOOD: "chosen", BAD: "rejected", VARIED: "variation"}
 """What a sample's answer is, in words."""
 
 
@@ -45,7 +45,7 @@ class SeenSample:
     gaps: dict[int, int]
     """Place -> how many tokens were cut away before the token there; the place behind the last token may be one."""
     mark: int
-    """PLAIN, GOOD or BAD"""
+    """PLAIN, GOOD, BAD or VARIED"""
     weights: np.ndarray | None = None
     """float32: how much each token's loss counts, 0 where it is not trained; None when all trained ones count 1"""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import tunesmith
 from tunesmith.config.data import DataConfig
+from tunesmith.data.augment import Augmenter
 from tunesmith.data.prepare import Kind
 from tunesmith.data.sources import Dataset
 from tunesmith.templates.conversation import ChatFormat
@@ -37,6 +38,7 @@ def key(
     seed: int,
     tokenizer: "PreTrainedTokenizerBase",
     chat_format: ChatFormat | None,
+    augmenter: Augmenter | None = None,
 ) -> dict[str, Any] | None:
     """All that shapes the prepared rows of `datasets`; None when the bytes of one cannot be known."""
     parts: dict[str, Any] = {"kind": kind}
@@ -50,6 +52,8 @@ def key(
         parts[f"columns of {name}"] = _hash(json.dumps(asdict(dataset.shape), sort_keys=True))
         parts[f"num_samples of {name}"] = dataset.num_samples
     parts |= shaping_options(cfg)
+    if augmenter is not None:
+        parts["variations"] = augmenter.fingerprint()
     if cfg.sample_strategy == "random":
         parts["seed"] = seed
     parts["tokenizer"] = tokenizer_hash(tokenizer)

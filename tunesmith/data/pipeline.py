@@ -13,7 +13,8 @@ import numpy as np
 from tunesmith import log
 from tunesmith.config.data import DataConfig
 from tunesmith.data import mix, store
-from tunesmith.data.arrays import ArraySamples
+from tunesmith.data.arrays import VARIED, ArraySamples
+from tunesmith.data.augment import Augmenter
 from tunesmith.data.batches import Feed, PreparedFeed
 from tunesmith.data.division import Division
 from tunesmith.data.encode import Encoder
@@ -95,22 +96,26 @@ def prepare(
     with Workers(processes, encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size) as workers:
         gatherer = Gatherer(cfg, kind, seed, encoder, workers, outlook)
 
-        def samples(name: str, datasets: Sequence[Dataset]) -> ArraySamples:
+        def samples(name: str, datasets: Sequence[Dataset], augmenter: Augmenter | None = None) -> ArraySamples:
             gatherer.check(datasets)
-            shaping = key(cfg, datasets, kind=kind, seed=seed, tokenizer=tokenizer, chat_format=chat_format)
-            stored = _stored(cfg, name, datasets, shaping, lambda: gatherer.prepare(datasets), keep)
+            shaping = key(
+                cfg, datasets, kind=kind, seed=seed, tokenizer=tokenizer, chat_format=chat_format, augmenter=augmenter
+            )
+            stored = _stored(cfg, name, datasets, shaping, lambda: gatherer.prepare(datasets, augmenter), keep)
             tallies.add(Tallies.of(stored.report), cfg.max_reported_rows)
             sizes[name] = stored.report[SAMPLES]
             return ArraySamples(stored.rows)
 
-        train = samples("train", beforehand)
+        train = samples("train", beforehand, Augmenter.of(cfg, seed))
         evals = {name: samples(name, group) for name, group in _groups(evaluated, cfg.eval_on_each_dataset).items()}
     if cfg.streaming and trained:
         gatherer.check(trained)
         stream = Stream(cfg, kind, _raw_rows(cfg, trained, shares, seed), encoder, processes)
         return _streamed(cfg, stream, evals, tallies, _labels(cfg, trained, evaluated))
     if cfg.val_size:
-        trained_on, held_out = mix.split(train.keys, cfg.val_size, seed)
+        own = np.flatnonzero(train.marks != VARIED)
+        held_out = own[mix.split(train.keys[own], cfg.val_size, seed)[1]]
+        trained_on = np.flatnonzero(~np.isin(train.keys, train.keys[held_out]))
         train, evals, sizes["train"] = _divided(train, trained, sizes["train"], trained_on, held_out, cfg)
     _warn_of_placeholders(tallies)
     kept, mixed = train.source_rows(), ""

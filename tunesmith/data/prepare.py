@@ -9,7 +9,7 @@ import re
 import signal
 import tempfile
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +21,7 @@ from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from tunesmith.data.arrays import BAD, GOOD, PLAIN, WEIGHT, Rows
+from tunesmith.data.arrays import BAD, GOOD, PLAIN, VARIED, WEIGHT, Rows
 from tunesmith.data.cut import Tokens
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
@@ -59,6 +59,8 @@ class PreparedRows:
     """Row, and the samples it became."""
     unfilled: set[str] = field(default_factory=set)
     """Placeholders that were seen and have no value."""
+    varied: dict[str, int] = field(default_factory=dict)
+    """Variations that were added, under `rows`, and how many of them have which change."""
 
 
 @dataclass(slots=True)
@@ -81,21 +83,30 @@ class Preparer:
 
     def _conversations(self, reader: Reader, rows: list[Row], prepared: PreparedRows) -> Iterator[EncodedRow]:
         read = CONVERSATIONS[self.kind]
-        groups, usable = list[tuple[Conversation, ...]](), list[tuple[Row, tuple[int, ...]]]()
+        groups, usable, changed = list[tuple[Conversation, ...]](), list[tuple[Row, Marks, int]](), list[Changes]()
         for row in rows:
             try:
                 conversations, marks = read(reader, row)
-                groups.append(conversations)
-                usable.append((row, marks))
             except Unusable as reason:
                 prepared.dropped.append((str(reason), row.where))
+                continue
+            key = _key(_prompt(conversations[0]))
+            made = reader.variations(conversations[0], row)
+            groups += [conversations, *((variation,) for variation, _ in made)]
+            usable += [(row, marks, key), *((row, (VARIED,), key) for _ in made)]
+            changed += [(), *(changes for _, changes in made)]
         outcome = self.encoder.encode(groups)
-        prepared.dropped += [(reason, usable[index][0].where) for index, reason in outcome.dropped]
-        prepared.cut += [(usable[index][0].where, tokens) for index, tokens in outcome.cut]
-        prepared.split += [(usable[index][0].where, samples) for index, samples in outcome.split]
+        told = {
+            place for place, (_, marks, _) in enumerate(usable) if marks != (VARIED,)
+        }  # of variations, only those are told that are there
+        prepared.dropped += [(reason, usable[place][0].where) for place, reason in outcome.dropped if place in told]
+        prepared.cut += [(usable[place][0].where, tokens) for place, tokens in outcome.cut if place in told]
+        prepared.split += [(usable[place][0].where, samples) for place, samples in outcome.split if place in told]
+        prepared.varied = dict(
+            Counter(each for place in outcome.kept if place not in told for each in ("rows", *changed[place]))
+        )
         for index, samples in zip(outcome.kept, outcome.samples, strict=True):
-            row, marks = usable[index]
-            key = _key(_prompt(groups[index][0]))
+            row, marks, key = usable[index]
             for tokens, mark in zip(
                 samples, marks if len(marks) == len(samples) else marks * len(samples), strict=True
             ):
@@ -114,7 +125,11 @@ class Preparer:
             yield EncodedRow(row, tokens, _key(text), PLAIN)
 
 
-Group = tuple[tuple[Conversation, ...], tuple[int, ...]]
+Marks = tuple[int, ...]
+Changes = tuple[str, ...]
+"""What a variation changes."""
+
+Group = tuple[tuple[Conversation, ...], Marks]
 """What a row says, kept or dropped together, and the mark of each."""
 
 

@@ -64,6 +64,8 @@ class Tallies:
     """Rows split into several samples."""
     unfilled: dict[str, list[str]] = field(default_factory=dict)
     """Placeholders without a value, by dataset."""
+    varied: dict[str, int] = field(default_factory=dict)
+    """Variations that were added, under `rows`, and how many of them have which change."""
 
     def count(self, dataset: str, prepared: PreparedRows, named: int) -> None:
         """Count some rows of a dataset."""
@@ -72,6 +74,7 @@ class Tallies:
             self.dropped.setdefault(reason, Tally()).add([row], named)
         self.cut.add(prepared.cut, named, len(prepared.cut))
         self.divided.add([f"{row}: {samples} samples" for row, samples in prepared.split], named)
+        self._vary(prepared.varied)
         if prepared.unfilled:
             self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *prepared.unfilled})
 
@@ -83,8 +86,13 @@ class Tallies:
             self.dropped.setdefault(reason, Tally()).add(tally.rows, named, tally.count)
         self.cut.add(more.cut.longest, named, more.cut.count)
         self.divided.add(more.divided.rows, named, more.divided.count)
+        self._vary(more.varied)
         for dataset, keys in more.unfilled.items():
             self.unfilled[dataset] = sorted({*self.unfilled.get(dataset, ()), *keys})
+
+    def _vary(self, more: Mapping[str, int]) -> None:
+        for name, count in more.items():
+            self.varied[name] = self.varied.get(name, 0) + count
 
     def lines(self, cutoff_len: int) -> list[str]:
         """What was lost, and why."""
@@ -93,6 +101,9 @@ class Tallies:
             lines.append(f"dropped       for {len(self.dropped) - 10} more reasons")
         if self.cut.count:
             lines.append(f"cut           to cutoff_len {cutoff_len:,}: {self.cut}")
+        if self.varied:
+            changes = _listed(f"{name} {count:,}" for name, count in sorted(self.varied.items()) if name != "rows")
+            lines.append(f"added         {self.varied['rows']:,} variations of prompts ({changes})")
         if self.divided.count:
             lines.append(f"split         to fit cutoff_len {cutoff_len:,}: {self.divided}")
         return lines
@@ -110,6 +121,7 @@ class Tallies:
             Longest(written["cut"]["count"], [(row, tokens) for row, tokens in written["cut"]["longest"]]),
             Tally(**written["divided"]),
             dict(written["unfilled"]),
+            dict(written["varied"]),
         )
 
 

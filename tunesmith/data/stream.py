@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.arrays import ArraySamples, Rows, joined
+from tunesmith.data.arrays import VARIED, ArraySamples, Rows, joined
+from tunesmith.data.augment import Augmenter
 from tunesmith.data.encode import Encoder
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader
@@ -80,8 +81,8 @@ class _Raw:
 class MixedReader(Reader):
     """Reads each row as its own dataset's shape says."""
 
-    def __init__(self, shapes: Sequence[Shape], placeholders: dict[str, Any]):
-        super().__init__(shapes[0], placeholders)
+    def __init__(self, shapes: Sequence[Shape], placeholders: dict[str, Any], augmenter: Augmenter | None):
+        super().__init__(shapes[0], placeholders, augmenter=augmenter)
         self.readers = [Reader(shape, placeholders, self.unfilled) for shape in shapes]
 
     def conversation(self, row: Row) -> Conversation:
@@ -129,7 +130,8 @@ class Stream:
             if found >= rows:
                 break
         together = ArraySamples(joined(parts))
-        chosen = together.choose(np.flatnonzero(_row_numbers(together.rows) < rows))
+        own = together.marks != VARIED
+        chosen = together.choose(np.flatnonzero((_row_numbers(together.rows) < rows) & own))
         self.held_out = np.unique(chosen.keys)
         return chosen
 
@@ -177,7 +179,8 @@ class Stream:
     def _encoded(self, start: Place, workers: int) -> Iterator[tuple[Place, ArraySamples, Tallies]]:
         """Encoded groups as they are read."""
         begun, parts = deque[_Raw](), list[PreparedRows]()
-        reader = MixedReader([dataset.shape for dataset in self.rows.datasets], self.cfg.placeholders)
+        augmenter = Augmenter.of(self.cfg, self.rows.seed)
+        reader = MixedReader([dataset.shape for dataset in self.rows.datasets], self.cfg.placeholders, augmenter)
         with Workers(
             workers, self.encoder, kind=self.kind, strict=self.cfg.strict, chunk_rows=self.cfg.preprocessing_batch_size
         ) as encoding:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from tunesmith.config.load import Loaded
+from tunesmith.data.augment import Augmenter
 from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader
 from tunesmith.data.inspect import MARKS, SeenRow, SeenSample, Witness, find_row, see
@@ -41,7 +42,8 @@ class ShownRow:
         if self.seen.whole_tokens:
             facts.append(f"cut from {self.seen.whole_tokens:,}")
         if len(self.samples) > 1:
-            facts.append(f"sample {1 + self.samples.index(shown)} of {len(self.samples)}")
+            number = next(number for number, each in enumerate(self.samples, start=1) if each is shown)
+            facts.append(f"sample {number} of {len(self.samples)}")
         return ", ".join(filter(None, facts))
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,6 +88,9 @@ class Rows:
             self.datasets = find_datasets(
                 [*data.dataset, *data.eval_dataset], data.dataset_dir, folders, streaming=data.streaming
             )
+        self.trained = self.datasets[: len(data.dataset)]
+        train = loaded.config.train
+        self.augmenter = Augmenter.of(data, train.seed if train.data_seed is None else train.data_seed)
         self.placeholders = data.placeholders
         self.kind = KINDS[loaded.config.train.stage]
         self.witness = Witness(inputs.tokenizer, inputs.chat, data)
@@ -108,7 +113,8 @@ class Rows:
         return [self._shown(*find_row(self.datasets, f"{file}:{number}")) for file, number in names]
 
     def _shown(self, dataset: Dataset, row: Row) -> ShownRow:
-        seen = see(row, Reader(dataset.shape, self.placeholders), self.kind, self.witness)
+        augmenter = self.augmenter if dataset in self.trained else None
+        seen = see(row, Reader(dataset.shape, self.placeholders, augmenter=augmenter), self.kind, self.witness)
         return ShownRow(seen, [ShownSample(sample, segments_of(sample, self._decode)) for sample in seen.samples])
 
     def _decode(self, ids: list[int]) -> str:

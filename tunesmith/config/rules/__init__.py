@@ -3,7 +3,7 @@
 Each rule is a function with its reason; it yields findings that name the options they are about.
 """
 
-from tunesmith.config.rules import built, data, evaluate, export, quantized, start, train, tuning
+from tunesmith.config.rules import augment, built, data, evaluate, export, quantized, start, train, tuning
 from tunesmith.config.rules.asked import Asked, Finding, Rule
 from tunesmith.config.rules.built import NOT_BUILT, NOT_BUILT_AT_ALL
 from tunesmith.config.rules.start import NEEDS
@@ -36,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     quantized.nothing_to_hold,
     quantized.frozen_weights_alone,
     data.sets_of_a_stream,
+    augment.augmentation,
     data.evaluation_without_data,
     evaluate.something_to_ask,
     evaluate.evaluate_elsewhere,

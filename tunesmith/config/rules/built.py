@@ -24,7 +24,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
 """Option -> its values that are not built yet."""
 
 NOT_BUILT_AT_ALL = (
-    "data_augmentation", "augment",
     "oft_rank",
     "export_quantization_bit", "export_quantization_dataset",
 )  # fmt: skip
