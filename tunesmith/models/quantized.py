@@ -4,8 +4,6 @@ bitsandbytes rounds weights while they are read (arXiv:2305.14314 for 4 bits, ar
 that was read (mobiusml.github.io/hqq_blog).  Both compute a product from weights that are made whole again for it.
 """
 
-import logging
-
 import torch
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
@@ -24,8 +22,6 @@ def for_reading(cfg: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | No
     """What Transformers is told so that it rounds weights while it reads them; None when it is not to."""
     if cfg.quantization_bit is None or cfg.quantization_method != "bnb":
         return None
-    for name in ("bitsandbytes", "bitsandbytes.cextension", "bitsandbytes.autograd._functions"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # it tells of kernels that it does without
     if cfg.quantization_bit == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
