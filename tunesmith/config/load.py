@@ -12,6 +12,7 @@ from typing import Any
 from tunesmith import catalog, language, log
 from tunesmith.config import compat, documents, foreign, rules, shell, words
 from tunesmith.config.checks import Value, check
+from tunesmith.config.profiles import profile
 from tunesmith.config.schema import SECTIONS, Config, fields
 from tunesmith.config.shapes import Unreadable
 from tunesmith.config.written import Place, Problems, Source, Word, Written, is_secret
@@ -73,7 +74,8 @@ def load(arguments: list[str], command: str) -> Loaded:
     method = values.get("finetuning_type")
     if method is not None and method.value == "qlora":
         values.setdefault("quantization_bit", Value(QLORA_BITS, method.written))
-    config = _config({name: entry.value for name, entry in values.items()})
+    below = profile(values["profile"].value, problems) if "profile" in values and values["profile"].value else {}
+    config = _config({name: entry.value for name, entry in (below | values).items()})
     given = frozenset(values)
     findings = [one for one in rules.check(config, given, command) if not problems.doubted.intersection(one.options)]
     _report(problems, findings, values, command)
@@ -82,7 +84,8 @@ def load(arguments: list[str], command: str) -> Loaded:
     os.environ |= environment
     if config.train.debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    origins = {name: values[name].written.origin(name) if name in values else "default" for name in fields()}
+    origins = dict.fromkeys(fields(), "default") | dict.fromkeys(below, f"profile {config.train.profile}")
+    origins |= {name: entry.written.origin(name) for name, entry in values.items()}
     return Loaded(config, origins, given, files)
 
 

@@ -8,6 +8,9 @@ from tunesmith.config.section import Count, NonNegativeFloat, Positive, Positive
 
 
 class TrainConfig(Section):
+    profile: Literal["guide"] | None = None
+    """A named set of defaults, below everything that is written: `guide` has the parameter guide's (docs/training.md)."""
+
     stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = "sft"
     """What kind of training: `pt` on plain text, `sft` on conversations, `rm`, `dpo`, `kto`, `ppo` and `grpo` on
     preferences and rewards."""

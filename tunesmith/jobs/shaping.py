@@ -9,7 +9,7 @@ from tunesmith.log import redacted
 
 NEUTRAL = frozenset(
     {
-        "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "resume_anyway", "num_train_epochs",
+        "profile", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "resume_anyway", "num_train_epochs",
         "max_steps", "do_train", "do_eval", "do_predict", "per_device_eval_batch_size", "eval_dataset", "eval_steps",
         "eval_strategy", "eval_on_each_dataset", "metrics", "predict_with_generate", "logging_steps",
         "logging_first_step", "logging_dir", "save_steps", "save_strategy", "save_total_limit", "save_only_model",
