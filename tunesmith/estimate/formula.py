@@ -119,8 +119,8 @@ def weights_bytes(shape: Shape, method: Method, formats: Formats) -> int:
         numbers, _ = trained(shape, method)
         return numbers * formats.trained + (shape.numbers - numbers) * formats.frozen
     if method.bits:
-        short = sum(linear.inputs * linear.outputs for linear in method.adapted)
-        packed = sum(packed_bytes(linear.inputs * linear.outputs, method.bits) for linear in method.adapted)
+        short = sum(linear.inputs * linear.outputs for linear in shape.linears)
+        packed = sum(packed_bytes(linear.inputs * linear.outputs, method.bits) for linear in shape.linears)
         return shape.layers * packed + (shape.numbers - shape.layers * short) * formats.frozen
     return shape.numbers * formats.frozen
 

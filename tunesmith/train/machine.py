@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,11 +12,11 @@ from tunesmith.estimate import devices
 from tunesmith.estimate.devices import Device
 from tunesmith.models.precision import CPU_FLAGS, cpu_flags, is_fast_bf16
 
-CPU_BYTES = 640 << 20
+CPU_BYTES = 520 << 20
 """What the interpreter, torch, transformers and a tokenizer have resident on a CPU before a weight is there; see
-tests/estimate/test_reality.py."""
+tests/reliability/test_estimates.py."""
 
-TRIED = 768
+TRIED = 512
 """Rows and columns of the matrices that a rate is measured with."""
 
 
@@ -58,12 +59,13 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+@cache
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a product of matrices, the best of a few."""
     size = TRIED if device.type == "cpu" else 8 * TRIED
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = 0.0
-    for _ in range(4):
+    for _ in range(3):
         began = time.perf_counter()
         float((a @ a)[0, 0])  # which waits for it
         best = max(best, 2 * size**3 / (time.perf_counter() - began))

@@ -1,6 +1,7 @@
 """The story of a run: read, claim, load, train, save, tell.  Each step is one call; the rooms know the rest."""
 
 import gc
+import time
 from pathlib import Path
 
 from tunesmith.config.load import Loaded
@@ -14,6 +15,7 @@ from tunesmith.models.architecture import code_that_runs
 from tunesmith.train import predict, summary
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import Record
+from tunesmith.train.foretold import Foretold, fact, foretell
 from tunesmith.train.inputs import Inputs, Place, read_inputs
 from tunesmith.train.loop import NonFinite
 from tunesmith.train.plot import plot_loss
@@ -62,19 +64,21 @@ def show_first(inputs: Inputs, rows: int = 2) -> None:
 
 def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
     """Train, from the beginning or from a checkpoint, and write everything into the run's folder."""
-    cfg = loaded.config
+    cfg, began = loaded.config, time.perf_counter()
     runtime = Runtime(cfg.train, cfg.model)
     place = claim(loaded, inputs, runtime)
     status = "failed"
     try:
         with Session(cfg, inputs, runtime, place) as session:
             summary.before(session)
+            foretold = note_estimate(session, began)
             stops.wait_for_step()
             stopped = fit(session, stops)
             if not stopped:
                 session.finish()
             stops.wait_no_more()
         summary.after(session, stopped)
+        note_fact(session, foretold)
         if not stopped and predict.is_asked(cfg):
             del session  # its model makes place for the one that it has written
             gc.collect()
@@ -87,6 +91,21 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
         close(place, runtime, cfg, status)
     runtime.close()
     return stops.exit_code if stopped else 0
+
+
+def note_estimate(session: Session, began: float) -> Foretold | None:
+    """Say what the run should take, and keep it in `run.json`; None on ranks that do not speak."""
+    if not session.runtime.is_main:
+        return None
+    foretold = foretell(session, began)
+    runs.add_facts(session.place.folder, estimate=foretold.as_dict())
+    return foretold
+
+
+def note_fact(session: Session, foretold: Foretold | None) -> None:
+    """Say what it took, and keep that beside the estimate."""
+    if foretold is not None:
+        runs.add_facts(session.place.folder, fact=fact(session, foretold))
 
 
 def claim(loaded: Loaded, inputs: Inputs, runtime: Runtime) -> Place:

@@ -1,0 +1,113 @@
+"""A run's estimate beside what it took: said before the first step and after the last, and kept in `run.json`.  Knows a session;
+changes nothing in it."""
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from tunesmith.estimate import history, work
+from tunesmith.estimate.memory import Memory, gib
+from tunesmith.estimate.money import Price
+from tunesmith.estimate.words import duration, durations, money
+from tunesmith.estimate.work import Range
+from tunesmith.log import say
+from tunesmith.train.costs import price_of
+from tunesmith.train.estimated import Case, case_of, method, times_of
+from tunesmith.train.machine import here
+from tunesmith.train.session import Session
+
+SHORTEST_SECONDS = 10.0
+"""Runs that trained no longer than this tell nothing of later ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """What was expected of a run when it began.  `first`: the step that it had made by then."""
+
+    case: Case
+    memory: Memory
+    resident: int
+    """Bytes of the whole process, or of its GPU memory, at the most."""
+    seconds: Range | None
+    price: Price | None
+    began: float
+    first: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `run.json`."""
+        found: dict[str, Any] = {"steps": self.case.due.total, "peak_bytes": self.resident}
+        found["memory_bytes"] = asdict(self.memory)
+        if self.seconds is not None:
+            found["seconds"] = asdict(self.seconds)
+            if self.price is not None:
+                cost = self.price.of(self.seconds, self.case.ranks)
+                found["money"] = {"currency": self.price.currency, **asdict(cost)}
+        return found
+
+
+def foretell(session: Session, began: float) -> Foretold:
+    """What the run is expected to take, from its beginning at `began` by time.perf_counter; said in one line."""
+    cfg, runtime = session.cfg, session.runtime
+    device = here(cfg.model)
+    case = case_of(cfg, session.inputs, device, ranks=runtime.world_size, precision=runtime.precision.name)
+    times = times_of(case, session.memory)
+    left = 1 - session.position.step / max(session.due.total, 1)
+    spent = time.perf_counter() - began
+    seconds = None
+    if times is not None:
+        ahead = (times.training + times.evaluating + times.saving).times(max(left, 0.0))
+        seconds = ahead + Range(spent, spent, spent)
+    price = next(iter(price_of(cfg, device)), None)
+    resident = session.memory.total + (device.taken if device.kind == "cpu" else 0)
+    found = Foretold(case, session.memory, resident, seconds, price, began, session.position.step)
+    if seconds is not None:
+        cost = f"; {money(price.of(seconds, case.ranks), price.currency)}" if price else ""
+        say(f"estimate: {durations(seconds)} for {session.due.total - session.position.step:,} steps{cost}")
+    return found
+
+
+def fact(session: Session, foretold: Foretold) -> dict[str, Any]:
+    """What the run took, said beside the estimate, and remembered for estimates to come."""
+    seconds = time.perf_counter() - foretold.began
+    here_now = session.position
+    peak = peak_bytes(session)
+    speed = here_now.tokens / here_now.seconds if here_now.seconds else 0.0
+    found: dict[str, Any] = {"steps": here_now.step, "peak_bytes": peak, "seconds": round(seconds, 3)}
+    found |= {"tokens_per_second": round(speed, 2), "training_seconds": round(here_now.seconds, 3)}
+    parts = [f"memory {gib(peak)} (estimate {gib(foretold.resident)})"]
+    likely = "" if foretold.seconds is None else f" (estimate {duration(foretold.seconds.likely)})"
+    parts += [f"time {duration(seconds)}{likely}", f"{speed:,.0f} tokens a second"]
+    if foretold.price is not None:
+        price, ranks = foretold.price, foretold.case.ranks
+        paid = price.of(Range(seconds, seconds, seconds), ranks).likely
+        said = "" if foretold.seconds is None else f" (estimate {price.of(foretold.seconds, ranks).likely:,.2f})"
+        parts.append(f"{price.currency} {paid:,.2f}{said}")
+        found["money"] = {"currency": price.currency, "paid": round(paid, 4)}
+    say(f"Took: {', '.join(parts)}.")
+    _remember(session, foretold)
+    return found
+
+
+def peak_bytes(session: Session) -> int:
+    """The most that the process held: of its GPU, what torch gave to tensors; of a CPU, all that was resident."""
+    if session.runtime.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(session.runtime.device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _remember(session: Session, foretold: Foretold) -> None:
+    """What share of the device's rate the run reached."""
+    case, now = foretold.case, session.position
+    if now.seconds < SHORTEST_SECONDS or case.shape is None or session.cfg.data.disable_cache:
+        return
+    trained, rate = method(case.cfg, case.shape), case.device.rate(case.way.formats.compute)
+    if trained is None or not rate or not case.trained.tokens:
+        return
+    rows = case.trained.times(now.tokens / case.trained.tokens / case.ranks)
+    operations = work.training(case.shape, trained, rows, recomputed=bool(case.way.recomputed))
+    history.remember(case.device.name, case.shape.hidden, operations / now.seconds / rate)
