@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from tunesmith.config.model import ModelConfig
 from tunesmith.config.tuning import TuningConfig
-from tunesmith.log import MissingExtra, ModelError
+from tunesmith.log import MissingExtra, ModelError, OptionError
 from tunesmith.models import quantized, quantizers
 from tunesmith.models.precision import BY_NAME
 from tunesmith.models.save import save_weights
@@ -99,6 +99,13 @@ def test_nothing_is_merged_into_few_bits(folder_of: Folders, loaded: Loader, tmp
     save_weights(tuned(loaded(folder_of("llama"))), tmp_path)
     with pytest.raises(ModelError, match="cannot be merged into weights of few bits"):
         adapters.merge(loaded(folder_of("llama"), quantization_bit=4), [Source("a", tmp_path)])
+
+
+def test_few_bits_are_not_trained(folder_of: Folders, loaded: Loader) -> None:
+    model = loaded(folder_of("llama"), quantization_bit=4)
+    with pytest.raises(OptionError, match="q_proj is held in few bits"):
+        tuned(model, additional_target=["q_proj"])
+    assert tuned(model, additional_target=["lm_head"])
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,14 @@ def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([[5, *ids, 9, 11]])).logits[..., :603]
 
 
+def test_all_rows_may_be_trained(train: Train, new_words: dict, tmp_path: Path) -> None:
+    folder = train("out", additional_target="embed_tokens,lm_head", **new_words)
+    assert load_file(folder / "adapter_model.safetensors")["base_model.model.lm_head.weight"].shape == (640, 32)
+    assert export_command([str(folder), "--export_dir", str(tmp_path / "merged")]) == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.vocab_size == 640
+    train("further", adapter_name_or_path=folder, dataset=new_words["dataset"], max_steps=1)
+
+
 @pytest.mark.parametrize(
     "options", [{"finetuning_type": "full"}, {"finetuning_type": "qlora"}, {"compute_type": "bf16"}]
 )

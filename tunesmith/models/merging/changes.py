@@ -115,7 +115,10 @@ def _changes(adapter: _Adapter, model: Mapping[str, Stored]) -> dict[str, Change
         if found:
             factors.setdefault(found["module"], {})[found["kind"]] = tensor
         elif _saved_whole(name, adapter.config):
-            _compare_shapes(adapter, name, _base(name, model).shape, tensor.shape)
+            base = _base(name, model)
+            if len(base.shape) == 2 and base.shape[1:] == tensor.shape[1:] and base.rows < tensor.rows:
+                raise InMemoryOnly(f"{adapter.source.folder} holds rows of new tokens")
+            _compare_shapes(adapter, name, base.shape, tensor.shape)
             changes[name] = Replaced(tensor)
         else:
             raise InMemoryOnly(f"{adapter.source.folder} holds {key}")

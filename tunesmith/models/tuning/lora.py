@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith import log
 from tunesmith.config.tuning import TuningConfig
 from tunesmith.log import OptionError
-from tunesmith.models import structure
+from tunesmith.models import quantized, structure
 from tunesmith.models.precision import Precision, settle
 from tunesmith.models.tuning import adapters as adapter_files
 from tunesmith.models.tuning import targets
@@ -78,6 +78,7 @@ def apply(
 def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool, rows: Sequence[int]) -> PeftModel:
     wanted = targets.resolve(model, cfg.lora_target)
     beside = targets.check_names(model, cfg.additional_target, "additional_target")
+    _check_whole(model, beside)
     tied = structure.tied_names(model)
     if one := structure.named_by(wanted, tied):
         raise OptionError(
@@ -116,6 +117,15 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool, rows: Se
     if before is not None:
         _check_sum(next(layer for layer in layers if layer.get_base_layer() is sample), before)
     return tuned
+
+
+def _check_whole(model: PreTrainedModel, beside: Sequence[str]) -> None:
+    """Raise OptionError when a module that is to be trained in full is held in few bits."""
+    names = [name for name, module in model.named_modules() if any(map(quantized.is_held, module.modules()))]
+    if few := structure.named_by(beside, names):
+        raise OptionError(
+            f"additional_target: {few[0]} is held in few bits (quantization_bit), which cannot be trained"
+        )
 
 
 def _rows_of(
