@@ -186,7 +186,9 @@ def check(cfg: Config) -> None:
 
     Raises OptionError for a folder that holds a finished run, a run with other options, or files of something else.
     """
-    folder = Path(cfg.train.output_dir).expanduser()
+    folder, named = Path(cfg.train.output_dir).expanduser(), _asked_checkpoint(cfg)
+    if named and not named.is_dir():
+        raise OptionError(f"resume_from_checkpoint: there is no folder {named}")
     if not cfg.train.output_dir or not _is_there(folder):
         return
     if (folder / LOCK).is_symlink():
@@ -200,7 +202,7 @@ def check(cfg: Config) -> None:
             "another output_dir"
         )
     facts = read_facts(folder)
-    if _asked_checkpoint(cfg):
+    if named:
         return
     if not facts:
         _refuse_strangers(folder)
