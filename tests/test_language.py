@@ -60,6 +60,21 @@ PUT_TOGETHER = {
     "true or false or {}",
     "{}: not built yet",
     "write `{}`",
+    "rank {} ({text}) was ended by {}, most likely for its memory; {text}",
+    "rank {} ({text}) was ended by {}; {text}",
+    "rank {} ({text}) is gone without a word: it was killed, most likely for its memory; {text}",
+    "rank {} ({text}) does not answer for {} s; {text}; {text}",
+    "rank {} ({text}) stands still: others have waited for it for {} s (ddp_timeout); {text}",
+    "rank {} did not come to the others within {} s (ddp_timeout)",
+    "rank {} has lost the other processes: {text}",
+    "process {} on {}",
+    "before it was heard of",
+    "its last step was {}",
+    "it had not made a step",
+    "it was stopped by a signal such as SIGSTOP",
+    "it waits for a disk or a device",
+    "it is stopped or out of reach",
+    "It was last seen here:",
 }
 """Patterns of texts that are put together from parts where they are told."""
 

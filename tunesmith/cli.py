@@ -153,10 +153,10 @@ def _failure(problem: Exception, words: list[str]) -> int:
 
         sys.stderr.write(log.redacted(traceback.format_exc()))
     if shortage.ran_out(problem):
-        log.error(f"out of memory: {shortage.reason(problem)} (--debug shows where)")
+        log.error(f"out of memory: {shortage.reason(problem)} (--debug shows where)", log.OutOfMemory.exit_code)
         return log.OutOfMemory.exit_code
     if isinstance(problem, log.TunesmithError):
-        log.error(str(problem))
+        log.error(str(problem), problem.exit_code)
         return problem.exit_code
     if isinstance(problem, OSError) and (told := _told_of_system(problem)):
         log.error(told)

@@ -81,9 +81,32 @@ def warn(subject: str, text: str) -> None:
     _tell(f"warning: {subject}: {text}")
 
 
-def error(text: str) -> None:
-    """Tell on standard error why the program stops; any rank may."""
+def error(text: str, code: int = 1) -> None:
+    """Tell on standard error why the program stops; any rank may.  `code`: what it will end with."""
+    if _teller is None:
+        _print(text)
+    else:
+        _teller(text, code)
+
+
+def show_error(text: str) -> None:
+    """Tell an error here, whoever else was to be told."""
     _print(text)
+
+
+def keep(text: str) -> None:
+    """Let listeners have an error that another process tells."""
+    for listener in _listeners:
+        listener(redacted(_translator(text) if _translator else text))
+
+
+def tell_errors_to(teller: Callable[[str, int], None] | None) -> None:
+    """Have `teller(text, code)` told why the program stops, from now on, where one speaks for several; None: tell it here."""
+    global _teller
+    _teller = teller
+
+
+_teller: Callable[[str, int], None] | None = None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from exact import options, run, talks  # noqa: F401 - fixtures
 from faulty import faults_library, faulty  # noqa: F401 - fixtures
+from ranks import ranks  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before its library is imported
 

@@ -1,5 +1,7 @@
 """When things are due, and what is counted."""
 
+import signal
+
 import pytest
 
 from tunesmith.config.train import TrainConfig
@@ -7,6 +9,7 @@ from tunesmith.log import RunError
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.loop import Step
 from tunesmith.train.position import Position
+from tunesmith.train.stop import Interrupted
 from tunesmith.train.timetable import timetable
 
 
@@ -15,6 +18,8 @@ class Notes:
 
     def __init__(self, position: Position):
         self.position, self.done = position, []
+        self.signum: int | None = None
+        """The signal that comes in an evaluation."""
 
     def advance(self, step: Step) -> None:
         pass
@@ -23,6 +28,8 @@ class Notes:
         self.done.append((self.position.step, "log", loss))
 
     def evaluate(self) -> dict[str, float]:
+        if self.signum is not None:
+            raise Interrupted(self.signum)
         self.done.append((self.position.step, "evaluate"))
         return {"eval_loss": 1.0}
 
@@ -30,7 +37,7 @@ class Notes:
         self.done.append((self.position.step, "save"))
 
 
-def step(loss: float = 2.0, stop: bool = False) -> Step:
+def step(loss: float = 2.0, stop: int | None = None) -> Step:
     return Step(loss, 1.0, 1e-3, tokens=10, padded_tokens=16, loss_tokens=4, rows=2, stop=stop)
 
 
@@ -80,12 +87,30 @@ def test_each_thing_happens_when_it_is_due_and_the_last_step_logs_and_saves() ->
 
 def test_a_stop_saves_at_once_unless_the_run_is_over_anyway() -> None:
     run, notes = hooks(TrainConfig(max_steps=5, logging_steps=10), 10)
-    assert run.after(step(stop=True))
-    assert run.stopped
+    assert run.after(step(stop=signal.SIGTERM))
+    assert run.stopped == signal.SIGTERM
     assert notes.done == [(1, "save")]
     run, notes = hooks(TrainConfig(max_steps=1), 10)
-    assert run.after(step(stop=True))
+    assert run.after(step(stop=signal.SIGTERM))
     assert not run.stopped
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("in_evaluation", [False, True])
+def test_a_stop_leaves_an_evaluation_that_is_due_for_later(last: bool, in_evaluation: bool) -> None:
+    options = TrainConfig(max_steps=1 if last else 5, logging_steps=10, eval_steps=1, save_steps=10)
+    run, notes = hooks(options, 10, has_eval_rows=True)
+    notes.signum = signal.SIGINT if in_evaluation else None
+    assert run.after(step(stop=None if in_evaluation else signal.SIGINT))
+    assert run.stopped == signal.SIGINT and run.position.is_unevaluated
+    assert [what for _, what, *_ in notes.done] == (["log", "save"] if last else ["save"])
+    notes.done.clear()
+    notes.signum = signal.SIGTERM
+    assert run.catch_up() and run.stopped == signal.SIGTERM and not notes.done
+    notes.signum = None
+    assert not run.catch_up() and not run.stopped and not run.position.is_unevaluated
+    assert notes.done == [(1, "evaluate"), (1, "save")] if last else [(1, "evaluate")]
+    assert not run.catch_up()
 
 
 def test_a_loss_above_the_limit_is_an_error() -> None:

@@ -143,7 +143,8 @@ class TrainConfig(Section):
     `LC_MESSAGES` or `LANG` begins with `zh`, English elsewhere."""
 
     ddp_timeout: Positive = 1800
-    """Seconds after which processes that wait for another give up."""
+    """Seconds that one process may let the others wait. Then the run ends, and says which one stood still, in which step and
+    where in the program. Preparing rows does not count."""
 
     local_rank: Annotated[int, Field(ge=-1, le=2**31)] | None = None
     """Accepted from launchers; must agree with theirs, has no effect otherwise."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Prepared:
     """Hash of the samples and what decides their order: equal means that a run can go on where it stopped."""
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The labels that the answers of an evaluation set are, where its datasets declare them; by the set's name."""
+    parts: dict[str, Any] = field(default_factory=dict)
+    """What the trained rows were made of, each with a hash; empty where that is not known beforehand."""
     stream: Stream | None = None
     """What is trained, when it is read only then."""
 
@@ -92,7 +94,7 @@ def prepare(
     prove(tokenizer, encoder, [*trained, *evaluated], kind)
     beforehand = [] if cfg.streaming else trained
     outlook = Outlook([*beforehand, *evaluated], cfg.max_samples, on_progress)
-    tallies, sizes, processes = Tallies(), dict[str, list[int]](), _workers(cfg)
+    tallies, sizes, parts, processes = Tallies(), dict[str, list[int]](), dict[str, store.Key | None](), _workers(cfg)
     with Workers(processes, encoder, kind=kind, strict=cfg.strict, chunk_rows=cfg.preprocessing_batch_size) as workers:
         gatherer = Gatherer(cfg, kind, seed, encoder, workers, outlook)
 
@@ -101,6 +103,7 @@ def prepare(
             shaping = key(
                 cfg, datasets, kind=kind, seed=seed, tokenizer=tokenizer, chat_format=chat_format, augmenter=augmenter
             )
+            parts[name] = shaping
             stored = _stored(cfg, name, datasets, shaping, lambda: gatherer.prepare(datasets, augmenter), keep)
             tallies.add(Tallies.of(stored.report), cfg.max_reported_rows)
             sizes[name] = stored.report[SAMPLES]
@@ -122,7 +125,7 @@ def prepare(
     if cfg.mix_strategy != "concat" and trained:
         train, mixed = _interleaved(train, trained, sizes["train"], cfg.mix_strategy, shares, kind, seed)
     prepared = _finished(cfg, kind, seed, train, evals, tallies, kept, mixed)
-    prepared.labels = _labels(cfg, trained, evaluated)
+    prepared.labels, prepared.parts = _labels(cfg, trained, evaluated), dict(parts["train"] or {})
     return prepared
 
 
@@ -242,7 +245,7 @@ def _streamed(
     report.streamed = True
     report.held_out = max(first.held_out - (report.evaluated if cfg.val_size else 0), 0)
     others = _to_evaluate(cfg, stream.kind, evals)
-    return Prepared(first.samples, others, report, stream.fingerprint(first), labels, stream)
+    return Prepared(first.samples, others, report, stream.fingerprint(first), labels, stream=stream)
 
 
 def _to_evaluate(cfg: DataConfig, kind: Kind, evals: dict[str, ArraySamples]) -> dict[str, Samples]:

@@ -82,8 +82,8 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.attention_mask.sum())
+        """Tokens without padding, and without a row that only fills up a rank, which lies alone."""
+        return int(self.attention_mask.sum()) if any(row >= 0 for row in self.rows) else 0
 
     @property
     def loss_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""Starts one process per device, passes signals on, and ends with the first failure.  Knows no option but a count.
+"""Starts one process per device, passes signals on, and ends them all when one fails.  Knows no option but a count and a time.
 
 Not torchrun, whose agent answers a signal or a failed rank with a traceback and an exit code of its own; under a
 torchrun that the user starts, the same worker runs unchanged.
@@ -13,10 +13,13 @@ import time
 from glob import glob
 from types import FrameType
 
+from tunesmith import log
+from tunesmith.jobs import watch
+from tunesmith.jobs.hub import End, Hub
 from tunesmith.log import OptionError
 
-GRACE_SECONDS = 30.0
-"""How long the other processes get to finish once one has ended with an error."""
+AT_ONCE_SECONDS = 5.0
+"""How long processes get to leave that are told to at once, before they are killed."""
 
 PLACE = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 0}
 """Variables by which a launcher tells a process its place, and their least values."""
@@ -44,25 +47,66 @@ def check_place() -> None:
             raise OptionError(f"{name}: {text}")
 
 
-def launch(count: int, command: str, arguments: list[str]) -> int:
+def launch(count: int, command: str, arguments: list[str], timeout_seconds: float) -> int:
     """Run `python -m tunesmith COMMAND ARGUMENTS` in `count` processes; returns the exit code of the first that failed.
 
-    SIGINT and SIGTERM are passed on once each time they arrive; the processes finish their step and save.
+    One that fails, is killed, or lets the others wait for `timeout_seconds` ends the run, with one error.  SIGINT and
+    SIGTERM are passed on; the processes finish their step and save.  The second one ends those that do not listen.
     """
     port = _free_port()
-    workers = [_start(rank, count, port, [command, *arguments]) for rank in range(count)]
+    with Hub(count, timeout_seconds, is_parent=True) as hub:
+        address = f"127.0.0.1:{hub.port}:{hub.token}"
+        workers = Workers([_start(rank, count, port, address, [command, *arguments]) for rank in range(count)])
+        before = {signum: signal.signal(signum, workers.forward) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return workers.wait(hub)
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
-    def forward(signum: int, frame: FrameType | None) -> None:
-        for worker in workers:
-            if worker.poll() is None:
-                worker.send_signal(signum)
 
-    before = {signum: signal.signal(signum, forward) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return _wait(workers)
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+class Workers:
+    """The processes of a run, until all have ended."""
+
+    def __init__(self, processes: list[subprocess.Popen]):
+        self.processes = processes
+        self._forwarded: list[int] = []
+        self._deadline: float | None = None
+
+    def forward(self, signum: int, frame: FrameType | None) -> None:
+        """Pass a signal on; after the second one processes are killed that stay."""
+        self._forwarded.append(signum)
+        if len(self._forwarded) > 1:
+            self._kill_in(AT_ONCE_SECONDS)
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signum)
+
+    def wait(self, hub: Hub) -> int:
+        """Listen to the processes and end them when there is a reason; returns the exit code."""
+        why: End | None = None
+        while any(process.poll() is None for process in self.processes) or (why is None and self._failed()):
+            hub.serve(0.05)
+            for rank, process in enumerate(self.processes):
+                if (code := process.poll()) is not None:
+                    # A process that a signal met before it listened was stopped as it was asked to.
+                    hub.ended(rank, 128 - code if -code in self._forwarded else code)
+            if why is None and (why := hub.verdict()):
+                if why.text:
+                    log.error(why.text)
+                hub.end(why)
+                self._kill_in(AT_ONCE_SECONDS if why.at_once else watch.GRACE_SECONDS + AT_ONCE_SECONDS)
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                for process in self.processes:
+                    process.kill()
+        return why.code if why else 0
+
+    def _failed(self) -> bool:
+        return any(process.returncode for process in self.processes)
+
+    def _kill_in(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
 
 
 def _free_port() -> int:
@@ -71,33 +115,14 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _start(rank: int, count: int, port: int, arguments: list[str]) -> subprocess.Popen:
+def _start(rank: int, count: int, port: int, hub: str, arguments: list[str]) -> subprocess.Popen:
     threads = max(1, (os.cpu_count() or 1) // count)
     place = {
         "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count,
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TUNESMITH_PARENT": os.getpid(),
+        watch.VARIABLE: hub,
     }  # fmt: skip
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | {name: str(value) for name, value in place.items()}
     command = [sys.executable, "-m", "tunesmith", *arguments]
     # A session of its own: a Ctrl-C reaches the workers once, through `forward`, not a second time by the terminal.
     return subprocess.Popen(command, env=environment, start_new_session=True)
-
-
-def _wait(workers: list[subprocess.Popen]) -> int:
-    first_failure, deadline = 0, 0.0
-    while any(worker.poll() is None for worker in workers):
-        if not first_failure and (codes := [w.returncode for w in workers if w.returncode]):
-            first_failure, deadline = _exit_code(codes[0]), time.monotonic() + GRACE_SECONDS
-            for worker in workers:
-                if worker.poll() is None and first_failure < 128:
-                    worker.terminate()
-        if first_failure and time.monotonic() > deadline:
-            for worker in workers:
-                worker.kill()
-        time.sleep(0.05)
-    return first_failure or max(_exit_code(worker.returncode) for worker in workers)
-
-
-def _exit_code(returncode: int) -> int:
-    """A shell's exit code: 128 + the signal's number for a process that a signal ended."""
-    return 128 - returncode if returncode < 0 else returncode

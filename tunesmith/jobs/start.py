@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from tunesmith.config.load import Loaded, load
-from tunesmith.jobs import folder, processes
+from tunesmith.jobs import folder, processes, watch
 from tunesmith.log import is_speaker
 
 
@@ -27,8 +27,9 @@ def train_command(arguments: list[str]) -> int:
     _end_with_parent()
     count = process_count(loaded)
     if count > 1 and not processes.is_worker():
-        return processes.launch(count, "train", arguments)
+        return processes.launch(count, "train", arguments, loaded.config.train.ddp_timeout)
     _end_on_signal()
+    _be_watched()
     # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
@@ -68,7 +69,8 @@ def doctor_command(arguments: list[str]) -> int:
     _end_with_parent()
     count = process_count(loaded)
     if count > 1 and not processes.is_worker():
-        return processes.launch(count, "doctor", arguments)
+        return processes.launch(count, "doctor", arguments, loaded.config.train.ddp_timeout)
+    _be_watched()
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     code: int = importlib.import_module("tunesmith.train.doctor").examine(loaded)
     if processes.is_worker():
@@ -102,9 +104,16 @@ def _nothing_is_garbage() -> Iterator[None]:
 def _leave(code: int) -> NoReturn:
     """End this worker at once.  Taking the process group down in good order can wait for ever: its threads wait for the
     interpreter, which waits for them."""
+    watch.left(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _be_watched() -> None:
+    """Report to the launcher, where it is ours; under another the trainer finds a hub."""
+    if (address := os.environ.get(watch.VARIABLE)) and processes.is_worker():
+        watch.join(address, int(os.environ["RANK"]))
 
 
 def _end_on_signal() -> None:

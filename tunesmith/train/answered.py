@@ -1,7 +1,7 @@
 """What evaluation says of answers while a model is trained: the model in memory answers, and its answers are scored.  Knows
 rows and answers; knows not when it is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from peft import PeftModel
@@ -18,6 +18,7 @@ from tunesmith.train.policy import attention
 from tunesmith.train.predict import Results, questions, rows_of, scorable, scored, wanted
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
+from tunesmith.train.stop import Interrupted, as_part, of_sum
 
 
 class Answering:
@@ -34,18 +35,22 @@ class Answering:
                 f"{cfg.generate.max_new_tokens:,} tokens each",
             )
 
-    def results(self) -> Results:
-        """The scores under the names that `eval_results.json` has for them; the same on every process."""
+    def results(self, asked_to_stop: Callable[[], int | None]) -> Results:
+        """The scores under the names that `eval_results.json` has for them; the same on every process.  Raises Interrupted on
+        all when `asked_to_stop`, asked behind each answer, names a signal on one."""
         if not self.names:
             return {}
         said: dict[int, str] = {}
-        for each in self.runtime.gathered(self._answer()):
+        found = self.runtime.gathered(self._answer(asked_to_stop))
+        for each, _ in found:
             said |= each
+        if signum := of_sum(sum(as_part(stop) for _, stop in found)):
+            raise Interrupted(signum)
         rows = rows_of(self.inputs, self.asked, said, self.cfg.generate.skip_special_tokens)
         return scored("eval", self.names, self.asked, list(rows), self.inputs.prepared.labels)
 
-    def _answer(self) -> dict[int, str]:
-        """This process's share of the answers, by the rows' numbers."""
+    def _answer(self, asked_to_stop: Callable[[], int | None]) -> tuple[dict[int, str], int | None]:
+        """This process's share of the answers, by the rows' numbers, and the signal that ended it early."""
         cfg, inputs, runtime = self.cfg, self.inputs, self.runtime
         model = self.policy.model
         stop_words = inputs.chat.stop_words if inputs.chat else ()
@@ -54,7 +59,7 @@ class Answering:
         numbers = range(runtime.rank, len(self.asked), runtime.world_size)
         prompts = [Prompt(number, self.asked[number].prompt) for number in numbers]
         sampling = Sampling.from_options(cfg.generate, cfg.train.seed)
-        said: dict[int, str] = {}
+        said, stop = dict[int, str](), None
         with (
             Progress("answering", len(prompts), disable=cfg.train.disable_tqdm) as progress,
             _asked_step_by_step(model, attention(cfg, inputs.source, runtime)),
@@ -64,7 +69,9 @@ class Answering:
             for done, answer in enumerate(made, start=1):
                 said[answer.number] = answer.text
                 progress.advance(done)
-        return said
+                if stop := asked_to_stop():
+                    break
+        return said, stop
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from tunesmith.train import checkpoint, loop
 from tunesmith.train.objectives import NextToken
 from tunesmith.train.policy import asked, tuned
 from tunesmith.train.position import Position
-from tunesmith.train.runtime import Runtime
+from tunesmith.train.runtime import Runtime, be_watched
 
 LAYERS, WORDS = 2, 4096
 """Most layers and words that a patient keeps of its model."""
@@ -143,6 +143,7 @@ class Patient:
 
 def examine(loaded: Loaded) -> int:
     """Try everything and print a table; returns the exit code, 1 when something does not hold."""
+    be_watched(loaded.config.train)
     runtime = Runtime(loaded.config.train, loaded.config.model)
     patient = patient_of(loaded.config, runtime)
     say(f"device        {runtime.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")

@@ -25,6 +25,7 @@ from tunesmith.train.inputs import Inputs
 from tunesmith.train.objectives import Objective
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
+from tunesmith.train.stop import Interrupted, as_part, of_sum
 
 ENOUGH = {"cpu": 1 << 13, "cuda": 1 << 15}
 """Tokens computed at once beyond which a device gains nothing more."""
@@ -56,8 +57,21 @@ class Evaluation:
         return found | timing
 
 
-def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config) -> dict[str, float]:
-    """The results of each evaluation set: `eval_loss`, or `eval_NAME_loss` when there are several."""
+def nobody_asks() -> None:
+    """For evaluations that a signal ends by itself."""
+
+
+def evaluate_all(
+    policy: Predictor,
+    inputs: Inputs,
+    runtime: Runtime,
+    cfg: Config,
+    asked_to_stop: Callable[[], int | None] = nobody_asks,
+) -> dict[str, float]:
+    """The results of each evaluation set: `eval_loss`, or `eval_NAME_loss` when there are several.
+
+    `asked_to_stop` is asked between batches; when it names a signal, on any process, Interrupted is raised on all.
+    """
     results: dict[str, float] = {}
     objective, evals = inputs.stage.objective(), inputs.prepared.evals
     pad_id = inputs.tokenizer.pad_token_id
@@ -75,6 +89,7 @@ def evaluate_all(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Confi
                 merged=merged,
                 accuracy="accuracy" in cfg.train.metrics,
                 on_batch=progress.rows,
+                asked_to_stop=asked_to_stop,
             )
         results |= found.results(prefix(list(evals), name), cfg.train.metrics)
     return results
@@ -143,8 +158,10 @@ def evaluate(
     merged: bool = True,
     accuracy: bool = False,
     on_batch: Callable[[int, int], None],
+    asked_to_stop: Callable[[], int | None] = nobody_asks,
 ) -> Evaluation:
-    """Mean loss of `samples`; `on_batch(done, total)` is told how far it is.  Leaves random states and mode alone.
+    """Mean loss of `samples`; `on_batch(done, total)` is told how far it is.  Leaves random states and mode alone.  Raises
+    Interrupted on every process when `asked_to_stop` names a signal on one.
 
     `merged`: see `micro_batches`; `accuracy`: count hits too.  The sum of the losses stays on the device until all are made.
     """
@@ -162,7 +179,10 @@ def evaluate(
     total, done = sum(row != FILLER for rows in batches for row in rows), 0
     cost, weight = torch.zeros((), dtype=torch.float64, device=runtime.device), 0.0
     hits, places = torch.zeros((), dtype=torch.int64, device=runtime.device), 0
+    stop = None
     for rows in batches:
+        if stop := asked_to_stop():
+            break
         batch = batch_of(samples, rows, pad_id, one_row=policy.ragged)
         weight += objective.weight(batch)
         with runtime.autocast():
@@ -174,7 +194,9 @@ def evaluate(
         done += sum(row != FILLER for row in rows)
         on_batch(done, total)
     policy.train(was_training)
-    summed, everything = runtime.sums(float(cost), weight)
+    summed, everything, stops = runtime.sums(float(cost), weight, as_part(stop))
+    if signum := of_sum(stops):
+        raise Interrupted(signum)
     right, asked = runtime.sums(float(hits), float(places)) if accuracy else (0.0, 0.0)
     return Evaluation(
         loss=summed / everything if everything else 0.0,

@@ -7,6 +7,7 @@ from tunesmith.log import RunError
 from tunesmith.train.best import Best
 from tunesmith.train.loop import Step
 from tunesmith.train.position import Position
+from tunesmith.train.stop import Interrupted
 from tunesmith.train.timetable import Timetable
 
 
@@ -36,8 +37,8 @@ class Hooks:
     ):
         self.timetable, self.position, self.between, self.loss_limit = timetable, position, between, loss_limit
         self.best = best
-        self.stopped = False
-        """True when somebody stopped the run before its last step."""
+        self.stopped: int | None = None
+        """The signal that stopped the run before all was done that is done between steps."""
         self._clock = time.perf_counter()
 
     def after(self, step: Step) -> bool:
@@ -51,14 +52,39 @@ class Hooks:
             self.between.log(step, loss)
         if self.loss_limit is not None and step.loss > self.loss_limit:
             raise RunError(f"step {here.step}: the loss is {step.loss:.6g}, above loss_limit {self.loss_limit:.6g}")
-        here.evaluation = self.between.evaluate() if due.evaluates_at(here.step) else {}
+        here.evaluation, here.is_unevaluated = {}, due.evaluates_at(here.step)
+        stop = self._evaluate(step.stop)
+        gives_up = self._save_if_due(stop)
+        over = here.step >= due.total or gives_up
+        self.stopped = stop if not over or here.is_unevaluated else None
+        return bool(stop) or over
+
+    def catch_up(self) -> bool:
+        """Evaluate, and save again, where a run goes on that was stopped before it could; True when it is stopped again."""
+        if self.position.is_unevaluated:
+            self.stopped = self._evaluate(None)
+            if not self.stopped:
+                self._save_if_due(None)
+        return bool(self.stopped)
+
+    def _evaluate(self, stop: int | None) -> int | None:
+        """Evaluate if that is due and nobody has been asked to stop; returns the signal that has come by then."""
+        if not self.position.is_unevaluated or stop:
+            return stop
+        try:
+            self.position.evaluation = self.between.evaluate()
+        except Interrupted as interrupted:
+            return interrupted.signum
+        self.position.is_unevaluated = False
+        return None
+
+    def _save_if_due(self, stop: int | None) -> bool:
+        """Save when that is due, or the last chance; returns whether the run ends as evaluation finds nothing better."""
         keeps, gives_up = self._compare()
-        if due.saves_at(here.step) or step.stop or keeps or (gives_up and due.saving):
+        if self.timetable.saves_at(self.position.step) or stop or keeps or (gives_up and self.timetable.saving):
             self.between.save()
         self._clock = time.perf_counter()  # what was done between steps is no training time
-        over = here.step >= due.total or gives_up
-        self.stopped = step.stop and not over
-        return step.stop or over
+        return gives_up
 
     def _compare(self) -> tuple[bool, bool]:
         """Whether this step's checkpoint is the best so far and kept for it, and whether the run is to end."""

@@ -31,8 +31,8 @@ class Step:
     loss_tokens: int
     """Trained tokens."""
     rows: int
-    stop: bool
-    """True when some process was asked to stop."""
+    stop: int | None
+    """The signal that asked some process to stop."""
 
 
 class NonFinite(RunError):
@@ -51,14 +51,14 @@ def fit(
     schedule: LRScheduler,
     runtime: Runtime,
     max_grad_norm: float,
-    asked_to_stop: Callable[[], bool],
+    asked_to_stop: Callable[[], int | None],
     on_step: Callable[[Step], bool],
 ) -> None:
     """Train until the windows run out or `on_step(step)` returns True.
 
     The objective returns sums; they are divided once, by the weight of the whole window over all micro-batches and all
     processes, so 1 x 16, 2 x 8 and 16 x 1 rows are the same step.  `asked_to_stop` is asked on every process; when one
-    says yes, all learn it in the same step (`step.stop`).  Raises NonFinite before any weight has moved.
+    names a signal, all learn it in the same step (`step.stop`).  Raises NonFinite before any weight has moved.
     """
     policy.train()
     trained = [p for p in policy.parameters() if p.requires_grad]
@@ -89,7 +89,7 @@ def fit(
             padded_tokens=int(padded),
             loss_tokens=int(loss_tokens),
             rows=int(rows),
-            stop=stop > 0,
+            stop=stop,
         )
         if on_step(done):
             return

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from tunesmith import catalog
 from tunesmith.config.schema import Config
+from tunesmith.files import sha256_of
 from tunesmith.log import ModelError, note
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
@@ -21,6 +22,7 @@ from tunesmith.models.tuning import loftq
 from tunesmith.models.tuning.adapters import merge
 from tunesmith.models.tuning.fused import fuse
 from tunesmith.models.vocabulary import grow
+from tunesmith.models.weights import fingerprint
 from tunesmith.models.where import Source, find_adapters
 from tunesmith.train.runtime import Runtime
 
@@ -47,21 +49,29 @@ def attention(cfg: Config, source: Source, runtime: Runtime) -> str:
     return attention_for(source, cfg.model, dtype=kind.autocast or kind.weights, device=runtime.device)
 
 
-def tuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, isolated: bool) -> nn.Module:
-    """The model, grown to its tokenizer where that has new tokens, with what `finetuning_type` trains made trainable; its
-    random parts depend on the seed alone.
+def tuned_model(
+    cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, isolated: bool
+) -> tuple[nn.Module, str]:
+    """The model, grown to its tokenizer where that has new tokens, with what `finetuning_type` trains made trainable, and a
+    fingerprint of what it was made of; its random parts depend on the seed alone.
     `isolated`: rows hold samples that may not see each other.  Raises ModelError when the model lets them."""
     model = base_model(cfg, source, runtime, trainable=True)
+    adapters = find_adapters(cfg.model)
+    parts = [fingerprint(model.named_parameters()), *(_weights_of(adapter) for adapter in adapters)]
     if isolated:
         with runtime.autocast():
             require_isolation(model)
-    adapters = find_adapters(cfg.model)
     rows = grow(model, tokenizer, source, cfg.model, seed=cfg.train.seed)
     made = tuned(cfg, model, runtime, adapters=adapters, rows=rows)
     if cfg.tuning.lora_init == "loftq" and not adapters:
         assert isinstance(made, PeftModel), "only LoRA has a start"
         loftq.start(made, source)
-    return made
+    return made, " ".join(parts)
+
+
+def _weights_of(adapter: Source) -> str:
+    """A hash of an adapter's weights."""
+    return " ".join(sha256_of(file) for file in sorted(adapter.folder.glob("adapter_model.*")))
 
 
 def tuned(

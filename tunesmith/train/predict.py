@@ -28,7 +28,7 @@ from tunesmith.train.inputs import Inputs
 from tunesmith.train.predictions import Kept, Row
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
-from tunesmith.train.stop import Stopped
+from tunesmith.train.stop import Stopped, as_part, of_sum
 
 SCORES = ("bleu", "rouge")
 """What `predict_results.json` holds, and what `predict_with_generate` adds to `eval_results.json`."""
@@ -92,10 +92,10 @@ def tuned(cfg: Config, folder: Path) -> Config:
     return cfg.model_copy(update={"model": model})
 
 
-def predict(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> Outcome | None:
+def predict(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> Outcome | int:
     """Answer every evaluation row with the model that `cfg` names, and write `generated_predictions.jsonl` into `folder`.
 
-    Returns None when a signal came: what was answered until then is kept, and the same call goes on there.
+    Returns the signal that came, if one did: what was answered until then is kept, and the same call goes on there.
     """
     runtime.wait()  # until the model is written, where it is this run's
     asked = questions(inputs.prepared.evals)
@@ -111,16 +111,18 @@ def predict(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> Outc
     if earlier:
         note("do_predict", f"{earlier:,} of {len(asked):,} rows were answered before; going on behind them")
     began = time.perf_counter()
+    signum, tokens = None, 0
     try:
         tokens = _answer(cfg, engine, asked, sampling, kept, runtime)
     except Stopped as stopped:
+        signum = stopped.signum
         warn(
             "stopped",
             f"by {stopped}; {len(kept.answers):,} of {len(asked):,} rows are answered and kept in {folder}; the same "
             "command goes on there",
         )
-        return None
-    runtime.wait()
+    if signum := of_sum(runtime.sums(as_part(signum))[0]):  # which waits for all
+        return signum
     if not runtime.is_main:
         return Outcome({}, {})
     kept.gather()

@@ -20,9 +20,9 @@ from tunesmith.train.inputs import Inputs, Place, read_inputs
 from tunesmith.train.loop import NonFinite
 from tunesmith.train.plot import plot_loss
 from tunesmith.train.policy import asked, untuned_model
-from tunesmith.train.runtime import Runtime
+from tunesmith.train.runtime import Runtime, be_watched
 from tunesmith.train.session import Session
-from tunesmith.train.stop import Stopped, Stops
+from tunesmith.train.stop import Stopped, Stops, as_part, of_sum
 
 
 def run(loaded: Loaded) -> int:
@@ -30,13 +30,14 @@ def run(loaded: Loaded) -> int:
     stops = Stops()
     stops.listen()
     try:
+        be_watched(loaded.config.train)
         inputs = read(loaded)
         if loaded.config.train.do_train:
             return train(loaded, inputs, stops)
-        return look(loaded, inputs, stops)
+        return look(loaded, inputs)
     except Stopped as stopped:
         warn("stopped", f"by {stopped}; {'nothing was trained' if stops.is_early else 'training was over'}")
-        return stops.exit_code
+        return 128 + stopped.signum
     except OSError as problem:
         if not is_full(problem):
             raise
@@ -73,16 +74,15 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
             summary.before(session)
             foretold = note_estimate(session, began)
             stops.wait_for_step()
-            stopped = fit(session, stops)
-            if not stopped:
-                session.finish()
+            stopped = fit(session, stops) or session.finish()
             stops.wait_no_more()
-        summary.after(session, stopped)
+        summary.after(session, stopped is not None)
         note_fact(session, foretold)
         if not stopped and predict.is_asked(cfg):
             del session  # its model makes place for the one that it has written
             gc.collect()
-            stopped = not write_predictions(predict.tuned(cfg, place.folder), inputs, runtime, place.folder)
+            stopped = of_sum(runtime.sums(as_part(stops.signum))[0])  # that came while the model was written
+            stopped = stopped or write_predictions(predict.tuned(cfg, place.folder), inputs, runtime, place.folder)
         status = "interrupted" if stopped else "finished"
     except Stopped:
         status = "interrupted"
@@ -90,7 +90,7 @@ def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
     finally:
         close(place, runtime, cfg, status)
     runtime.close()
-    return stops.exit_code if stopped else 0
+    return 128 + stopped if stopped else 0
 
 
 def note_estimate(session: Session, began: float) -> Foretold | None:
@@ -125,8 +125,8 @@ def claim(loaded: Loaded, inputs: Inputs, runtime: Runtime) -> Place:
     return Place(Path(told[0]), Path(told[1]) if told[1] else None, taken)
 
 
-def fit(session: Session, stops: Stops) -> bool:
-    """Train; True when somebody stopped it.  A non-finite number is told with its step, its rows and what is left."""
+def fit(session: Session, stops: Stops) -> int | None:
+    """Train; returns the signal that stopped it.  A non-finite number is told with its step, its rows and what is left."""
     try:
         return session.fit(stops).stopped
     except NonFinite as problem:
@@ -149,18 +149,18 @@ def close(place: Place, runtime: Runtime, cfg: Config, status: str) -> None:
             warn(runs.FACTS, f"{place.folder} can't be written: {problem.strerror}")
 
 
-def look(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
+def look(loaded: Loaded, inputs: Inputs) -> int:
     """Evaluate a model with its adapters, answer the evaluation rows, or both; no weight is moved."""
     cfg = loaded.config
     runtime = Runtime(cfg.train, cfg.model)
-    finished = True
+    stopped = None
     if cfg.train.do_eval:
         evaluate(cfg, inputs, runtime)
     if predict.is_asked(cfg):
         told = runtime.from_main(str(runs.place(cfg)) if runtime.is_main else None)
-        finished = write_predictions(cfg, inputs, runtime, Path(told))
+        stopped = write_predictions(cfg, inputs, runtime, Path(told))
     runtime.close()
-    return 0 if finished else stops.exit_code
+    return 128 + stopped if stopped else 0
 
 
 def evaluate(cfg: Config, inputs: Inputs, runtime: Runtime) -> None:
@@ -176,14 +176,16 @@ def evaluate(cfg: Config, inputs: Inputs, runtime: Runtime) -> None:
             record.results("eval", results)
 
 
-def write_predictions(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> bool:
-    """Answer the evaluation rows with the model that `cfg` names, and write and tell how well; False when a signal came."""
+def write_predictions(cfg: Config, inputs: Inputs, runtime: Runtime, folder: Path) -> int | None:
+    """Answer the evaluation rows with the model that `cfg` names, and write and tell how well; returns the signal that came."""
     found = predict.predict(cfg, inputs, runtime, folder)
-    if found is not None and runtime.is_main:
+    if isinstance(found, int):
+        return found
+    if runtime.is_main:
         for name, value in (found.evaluated | found.predicted).items():
             say(f"{name}: {value:.6g}")
         with Record(folder, total_steps=0) as record:
             if found.evaluated:
                 record.add_results("eval", found.evaluated)
             record.results("predict", found.predicted)
-    return found is not None
+    return None

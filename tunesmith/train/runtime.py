@@ -20,12 +20,36 @@ from torch.optim import Optimizer
 from tunesmith.config.model import ModelConfig
 from tunesmith.config.train import TrainConfig
 from tunesmith.data.sample import Batch
+from tunesmith.jobs import watch
+from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError
 from tunesmith.models.precision import resolve_compute_type
+from tunesmith.train.stop import as_part, of_sum
 
 MALLOC = {-3: 5 << 24, -1: (1 << 31) - 1, -2: 1 << 26}
 """glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD -> bytes.  Blocks above the first, such as gradients of a
 vocabulary, do go back to the system: kept ones would be cut up by smaller ones, and the next would not fit anywhere."""
+
+SECONDS_BEHIND = 60
+"""How much later torch itself gives up: by then whoever stands still has been told by name."""
+
+_store: dist.Store | None = None
+"""Where processes learn where the hub is; it must live as long as this process, which may hold it for all."""
+
+
+def be_watched(cfg: TrainConfig) -> None:
+    """Under a launcher that is not ours: start a hub beside rank 0, and have each process report to it."""
+    global _store
+    if watch.is_joined() or int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        return
+    seconds = min(cfg.ddp_timeout, 10**9)
+    _store, rank, count = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=seconds)))
+    name = f"tunesmith/hub/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    if rank == 0:
+        everywhere = os.environ.get("LOCAL_WORLD_SIZE") != str(count)
+        host = os.environ["MASTER_ADDR"] if everywhere else "127.0.0.1"
+        _store.set(name, watch.open_hub(count, cfg.ddp_timeout, host, everywhere=everywhere, lang=cfg.lang))
+    watch.join(_store.get(name).decode(), rank)
 
 
 class Runtime:
@@ -36,8 +60,9 @@ class Runtime:
         on_cpu = model.device == "cpu" or (model.device == "auto" and not torch.cuda.is_available())
         if model.device == "cuda" and not torch.cuda.is_available():
             raise OptionError("device: cuda was asked for, and torch finds no GPU here")
-        timeout = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=min(cfg.ddp_timeout, 10**9)))
-        with warnings.catch_warnings():
+        seconds = min(cfg.ddp_timeout, 10**9) + SECONDS_BEHIND
+        timeout = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=seconds))
+        with warnings.catch_warnings(), HERE.meeting():
             # accelerate advises thread counts for several CPU processes; the launcher has set them.
             warnings.simplefilter("ignore")
             self.accelerator = accelerate.Accelerator(
@@ -65,7 +90,8 @@ class Runtime:
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """The model on its device, wrapped so that gradients are averaged over processes when there are several."""
-        return self.accelerator.prepare_model(model)
+        with HERE.meeting():
+            return self.accelerator.prepare_model(model)
 
     def pinned(self, batch: Batch) -> Batch:
         """The batch in memory from which a GPU reads by itself, while the host goes on; in any thread."""
@@ -89,12 +115,16 @@ class Runtime:
 
     def accumulate(self, policy: nn.Module, sync: bool) -> Any:
         """Context of one micro-batch's pass; gradients travel between processes only in the last one (`sync`)."""
-        return nullcontext() if sync else self.accelerator.no_sync(policy)
+        if not sync:
+            return self.accelerator.no_sync(policy)
+        return nullcontext() if self.world_size == 1 else HERE.meeting()
 
     # -- gradients
 
     def backward(self, cost: Tensor) -> None:
         """Add the gradients of `cost`, shape []."""
+        if HERE.waits:  # in the pass after which gradients travel: what went before was not yet the wait
+            HERE.meetings += 1
         self._scaler.scale(cost).backward()
 
     def clip(self, trained: Iterable[nn.Parameter], max_norm: float) -> Tensor:
@@ -129,25 +159,30 @@ class Runtime:
         if self.world_size == 1:
             return [float(value) for value in values]
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        return tensor.tolist()
+        with HERE.meeting():
+            dist.all_reduce(tensor)
+            return tensor.tolist()
 
-    def read(self, cost: Tensor, stop: bool, norm: Tensor) -> tuple[float, float, float]:
-        """`cost` and `stop` summed over all processes, and `norm`, which is the same on all: one transfer from the device."""
-        found = torch.stack(
-            [cost.double(), torch.full_like(cost, float(stop), dtype=torch.float64), norm.to(cost).double()]
-        )
-        if self.world_size > 1:
-            dist.all_reduce(found[:2])
-        total, stops, length = found.tolist()
-        return total, stops, length
+    def read(self, cost: Tensor, stop: int | None, norm: Tensor) -> tuple[float, int | None, float]:
+        """`cost` summed over all processes, the signal that `stop` is on one of them, and `norm`, which is the same on all:
+        one transfer from the device."""
+        asked = torch.full_like(cost, as_part(stop), dtype=torch.float64)
+        found = torch.stack([cost.double(), asked, norm.to(cost).double()])
+        if self.world_size == 1:
+            total, stops, length = found.tolist()
+        else:
+            with HERE.meeting():
+                dist.all_reduce(found[:2])
+                total, stops, length = found.tolist()
+        return total, of_sum(stops), length
 
     def gathered(self, value: Any) -> list[Any]:
         """Every process's `value`, in the order of the processes, on all of them."""
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
-        dist.all_gather_object(found, value)
+        with HERE.meeting():
+            dist.all_gather_object(found, value)
         return found
 
     def from_main(self, value: Any) -> Any:
@@ -156,16 +191,18 @@ class Runtime:
             return value
         text = json.dumps(value if self.is_main else None).encode()
         length = torch.tensor([len(text)], device=self.device)
-        dist.broadcast(length, src=0)
-        data = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
-        if self.is_main:
-            data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-        dist.broadcast(data, src=0)
-        return json.loads(bytes(data.cpu().tolist()).decode())
+        with HERE.meeting():
+            dist.broadcast(length, src=0)
+            data = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+            if self.is_main:
+                data.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+            dist.broadcast(data, src=0)
+            return json.loads(bytes(data.cpu().tolist()).decode())
 
     def wait(self) -> None:
         """Return once every process is here."""
-        self.accelerator.wait_for_everyone()
+        with HERE.meeting():
+            self.accelerator.wait_for_everyone()
 
     @contextmanager
     def main_first(self) -> Iterator[bool]:
@@ -195,7 +232,8 @@ class Runtime:
         for name, state in states.items():
             everyone = [torch.zeros_like(state, device=self.device) for _ in range(self.world_size)]
             if self.world_size > 1:
-                dist.all_gather(everyone, state.to(self.device))
+                with HERE.meeting():
+                    dist.all_gather(everyone, state.to(self.device))
             else:
                 everyone = [state]
             gathered |= {f"{rank}.{name}": one.cpu() for rank, one in enumerate(everyone)}

@@ -22,6 +22,7 @@ from tunesmith.estimate.memory import Memory
 from tunesmith.estimate.state import state
 from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
+from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
 from tunesmith.optim import build, schedules
@@ -37,10 +38,10 @@ from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
 from tunesmith.train.loop import Step
 from tunesmith.train.policy import asked, tuned_model
-from tunesmith.train.position import Position
+from tunesmith.train.position import Position, accepted, changes
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
-from tunesmith.train.stop import Stops
+from tunesmith.train.stop import Interrupted, Stops
 from tunesmith.train.timetable import division, timetable
 
 TRAINED = "trained.safetensors"
@@ -54,7 +55,7 @@ class Session:
         self.cfg, self.inputs, self.runtime, self.place = cfg, inputs, runtime, place
         rows = inputs.prepared.train
         isolated = isinstance(rows, Packed) and rows.isolated
-        self.model = tuned_model(cfg, inputs.source, inputs.tokenizer, runtime, isolated=isolated)
+        self.model, base = tuned_model(cfg, inputs.source, inputs.tokenizer, runtime, isolated=isolated)
         self.asked = asked(cfg, self.model, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.asked)
         if cfg.optim.neftune_noise_alpha is not None:
@@ -75,10 +76,16 @@ class Session:
         self._try_largest()
         runtime.seed("dropout", cfg.train.seed)
         self.position = Position(
-            fingerprint=inputs.prepared.fingerprint, step_rows=self.division.window_rows, compiled=compiles
+            fingerprint=inputs.prepared.fingerprint,
+            parts=inputs.prepared.parts,
+            base=base,
+            step_rows=self.division.window_rows,
+            compiled=compiles,
         )
         if place.checkpoint is not None:
             self.position = self._restore(place.checkpoint)
+        HERE.step = self.position.step
+        self._stops = Stops()
         self._once_best = self.position.best_step
         self._place_behind = self.position.place
         """The place behind the rows of the step that is being made."""
@@ -98,7 +105,10 @@ class Session:
     def fit(self, stops: Stops) -> Hooks:
         """Train to the end, or until somebody stops it, doing what is due between steps."""
         train, position = self.cfg.train, self.position
+        self._stops = stops
         hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit, best=self.best)
+        if hooks.catch_up():
+            return hooks
         left = 0 if self.is_given_up else self.due.total - position.step
         windows = itertools.islice(self._built(), left)
         off = "loading_ahead" in self.cfg.model.disable_speedups
@@ -115,7 +125,7 @@ class Session:
                 self.schedule,
                 self.runtime,
                 self.cfg.optim.max_grad_norm,
-                asked_to_stop=lambda: stops.signum is not None,
+                asked_to_stop=stops.asked,
                 on_step=hooks.after,
             )
         return hooks
@@ -149,6 +159,7 @@ class Session:
         """Note where the step's rows ended, and show that it is done."""
         here = self.position
         here.place = self._place_behind
+        HERE.step = here.step
         self.progress.advance(here.step, loss=step.loss, lr=step.learning_rate, tokens=here.tokens, epoch=self.epoch)
 
     def log(self, step: Step, loss: float) -> None:
@@ -167,8 +178,10 @@ class Session:
         self.progress.report(here.step, loss=loss)
 
     def evaluate(self) -> dict[str, float]:
-        """Loss and scores on each evaluation set, written to the log; returns what `eval_results.json` holds."""
-        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg) | self.answering.results()
+        """Loss and scores on each evaluation set, written to the log; returns what `eval_results.json` holds.  Raises
+        Interrupted when a signal came."""
+        asked = self._stops.asked
+        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg, asked) | self.answering.results(asked)
         here = self.position
         found = {name: value for name, value in results.items() if not name.endswith(("_runtime", "_per_second"))}
         self.record.log(here.step, found | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
@@ -190,11 +203,17 @@ class Session:
             self._keep(self.position.step)
         self.record.event("checkpoint", step=self.position.step, path=saved.name)
 
-    def finish(self) -> None:
-        """Evaluate once more if the last step did not, and write the tuned model, the results and the state."""
+    def finish(self) -> int | None:
+        """Evaluate once more if the last step did not, and write the tuned model, the results and the state; returns the
+        signal that came while it evaluated, after which there is a checkpoint and no more."""
         here = self.position
         if self.inputs.prepared.evals and not here.evaluation:
-            here.evaluation = self.evaluate()
+            try:
+                here.evaluation = self.evaluate()
+            except Interrupted as interrupted:
+                if not self.due.saves_at(here.step):
+                    self.save()
+                return interrupted.signum
             if self.best:
                 self.best.note(here, self.epoch)
         evaluated = {"epoch": self.epoch} | here.evaluation
@@ -214,6 +233,7 @@ class Session:
                 self._introduce()
                 # Once more, for a run that was killed between its last checkpoint and this.
                 self._keep()
+        return None
 
     def _keep(self, step: int | None = None) -> None:
         """Remove the checkpoints beyond `save_total_limit`, and the one that was saved for being the best and is not any more."""
@@ -250,9 +270,15 @@ class Session:
             best = self.runtime.is_main and bring_best(restored.best_step, place, self.place.folder)
             if not self.runtime.from_main(best):
                 restored.best_value, restored.best_step = None, 0
-        if not self.cfg.train.resume_anyway:
-            self._refuse_changes(place, restored)
-        return restored
+        changed = changes(restored, self.position)
+        if changed and not self.cfg.train.resume_anyway:
+            raise OptionError(
+                f"{place}: not all is as it was when the run began: {'; '.join(changed)}. Change it back, choose another "
+                "output_dir, or set resume_anyway: true"
+            )
+        if changed:
+            warn("resume_anyway", f"going on although {'; '.join(changed)}")
+        return accepted(restored, self.position)
 
     @property
     def situation(self) -> Situation:
@@ -318,16 +344,6 @@ class Session:
         return compiling.settle(
             self.cfg.model, self.asked, self.inputs.prepared.report, passes, self.runtime, went_on=went_on
         )
-
-    def _refuse_changes(self, place: Path, restored: Position) -> None:
-        ways = "choose another output_dir, or set resume_anyway: true"
-        if restored.fingerprint != self.position.fingerprint:
-            raise OptionError(f"{place}: the data is not what the run began with; bring it back, {ways}")
-        if restored.step_rows != self.position.step_rows:
-            raise OptionError(
-                f"{place}: the run's steps had {restored.step_rows} rows, now they have {self.position.step_rows}; give as "
-                f"many processes as before or the same global_batch_size, {ways}"
-            )
 
     def _open_record(self) -> Record:
         train, folder = self.cfg.train, self.place.folder

@@ -4,6 +4,29 @@ import os
 import signal
 from types import FrameType
 
+PARTS: dict[int, float] = {signal.SIGINT: 1.0, signal.SIGTERM: 4096.0}
+"""What a process adds to a sum over all that got this signal, so that all know which it was."""
+
+
+def as_part(signum: int | None) -> float:
+    """What this process adds to the sum."""
+    return 0.0 if signum is None else PARTS[signum]
+
+
+def of_sum(parts: float) -> int | None:
+    """The signal that came to some of the processes; SIGTERM where both did."""
+    if parts >= PARTS[signal.SIGTERM]:
+        return signal.SIGTERM
+    return signal.SIGINT if parts else None
+
+
+class Interrupted(Exception):
+    """Raised on every process where work between steps ends early, because a signal came to some of them."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
 
 class Stopped(BaseException):
     """Raised by the first signal where there is no step to finish.  Not an Exception, so nothing swallows it."""
@@ -32,15 +55,13 @@ class Stops:
         self._waiting = True
         self.is_early = False
 
+    def asked(self) -> int | None:
+        """The signal that came, for those who look between steps."""
+        return self.signum
+
     def wait_no_more(self) -> None:
         """From here on the first signal raises again."""
         self._waiting = False
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number: 130 or 143."""
-        assert self.signum is not None, "nothing was stopped"
-        return 128 + self.signum
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
