@@ -1,6 +1,7 @@
 """A run goes on only with what it began with: other weights, another template, another data file are refused by name, unless
 `resume_anyway` is set."""
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def begun(run: Run, tiny_model: Path, talks: Path, tmp_path: Path) -> dict[str, 
     shutil.copytree(talks, tmp_path / "data")
     (tmp_path / "mine.jinja").write_text(TEMPLATE)
     own = {
-        "model_name_or_path": tmp_path / "model", "dataset_dir": tmp_path / "data", "template": tmp_path / "mine.jinja",
+        "model_name_or_path": tmp_path / "model", "dataset_dir": tmp_path / "data", "template": f"jinja:{tmp_path / 'mine.jinja'}",
         "save_steps": 2,
     }  # fmt: skip
     with stopped(3, kill=True):
@@ -44,7 +45,9 @@ def weights(own: dict[str, Any]) -> None:
 
 def template(own: dict[str, Any]) -> None:
     """One word of the template is another."""
-    own["template"].write_text(TEMPLATE.replace("': '", "' says: '").replace("'assistant: '", "'assistant says: '"))
+    Path(own["template"].removeprefix("jinja:")).write_text(
+        TEMPLATE.replace("': '", "' says: '").replace("'assistant: '", "'assistant says: '")
+    )
 
 
 def data(own: dict[str, Any]) -> None:
@@ -78,15 +81,24 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
 ]
 
 
+def refusal(run: Run, own: dict[str, Any]) -> str:
+    """Why the run does not go on."""
+    told = ""
+    try:
+        run("run", **own)
+    except OptionError as problem:
+        told = str(problem)
+    gc.collect()  # as the system does with a process that is gone: its lock is free
+    return told
+
+
 @pytest.mark.parametrize(("change", "told"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
 def test_a_run_that_began_with_something_else_is_refused_with_what_differs(
     run: Run, begun: dict[str, Any], change: Callable[[dict[str, Any]], None], told: str, capsys: pytest.CaptureFixture
 ) -> None:
     change(begun)
-    with pytest.raises(OptionError) as refused:
-        run("run", **begun)
-    assert told in str(refused.value)
-    assert "checkpoint-2: " in str(refused.value) and "resume_anyway: true" in str(refused.value)
+    refused = refusal(run, begun)
+    assert told in refused and "checkpoint-2: " in refused and "resume_anyway: true" in refused
     capsys.readouterr()
     with stopped(5, kill=True):
         run("run", code=None, **begun | {"resume_anyway": True})
@@ -102,12 +114,11 @@ def test_a_run_that_nothing_was_changed_for_goes_on(run: Run, begun: dict[str, A
 
 
 def test_other_options_are_all_told_at_once(run: Run, begun: dict[str, Any]) -> None:
-    with pytest.raises(OptionError) as refused:
-        run("run", **begun | {"learning_rate": 2e-2, "lora_rank": 4, "seed": 7})
+    refused = refusal(run, begun | {"learning_rate": 2e-2, "lora_rank": 4, "seed": 7})
     for text in (
         "learning_rate was 0.01, is 0.02",
         "lora_rank was 8, is 4",
         "seed was 42, is 7",
         "resume_anyway: true",
     ):
-        assert text in str(refused.value)
+        assert text in refused

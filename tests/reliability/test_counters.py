@@ -27,7 +27,7 @@ class Counted(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row's tokens, and those that are trained: the answer and its end."""
+    """A row's tokens, and those that are trained: the answer with all that the template puts behind it."""
 
     tokens: int
     trained: int
@@ -45,7 +45,7 @@ def rows(tiny_model: Path, talks: Path) -> list[Row]:
     return [
         Row(
             count(BEFORE + row["instruction"] + BETWEEN) + count(row["output"]) + count(BEHIND),
-            count(row["output"]) + count("<|im_end|>"),
+            count(row["output"]) + count(BEHIND),
         )
         for row in talk
     ]

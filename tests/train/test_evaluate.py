@@ -2,6 +2,7 @@
 is the mean over trained tokens however rows are batched."""
 
 import json
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from tunesmith.models import predict
 from tunesmith.models.predict import Predictions, predictor
 from tunesmith.train.evaluate import evaluate, micro_batches
 from tunesmith.train.objectives import NextToken
+from tunesmith.train.stop import Interrupted
 
 Train = Callable[..., Path]
 
@@ -135,10 +137,29 @@ def test_the_loss_is_the_mean_over_trained_tokens_however_rows_are_batched(
         )
         assert told[-1][0] == told[-1][1] and len(told) == found.steps
         steps.add(found.steps)
-        sums += runtime.summed
+        sums += runtime.summed[:2]  # behind them: whether somebody was asked to stop
     assert len(steps) == 1, "every process takes part in every micro-batch"
     assert sums[1] == truth[1] and sums[0] == pytest.approx(truth[0], rel=1e-5)
     assert policy.training
+
+
+def test_a_signal_ends_an_evaluation_between_batches(tiny_model: Path) -> None:
+    policy, told = predictor(loaded(tiny_model), no_padding=True).train(), list[int]()
+    runtime: Any = Alone(0, 1)
+    with pytest.raises(Interrupted) as interrupted:
+        evaluate(
+            policy,
+            NextToken(),
+            Rows(),
+            runtime,
+            1,
+            0,
+            merged=False,
+            on_batch=lambda done, total: told.append(done),
+            asked_to_stop=lambda: signal.SIGTERM if len(told) == 2 else None,
+        )
+    assert interrupted.value.signum == signal.SIGTERM
+    assert told == [1, 2] and policy.training
 
 
 def test_hits_are_counted_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -327,7 +327,7 @@ def _trained(patient: Patient, folder: Path, parts: list[int]) -> dict[str, Tens
         windows = [patient.window(policy, [4, 4])] * steps
         loop.fit(
             runtime.prepare(policy), NextToken(), windows, optimizer, schedule, runtime, cfg.optim.max_grad_norm,
-            asked_to_stop=lambda: False, on_step=lambda step: False,
+            asked_to_stop=lambda: None, on_step=lambda step: False,
         )  # fmt: skip
         position.step += steps
         checkpoint.save(folder, position, optimizer, schedule, runtime, partial(_write, model))
