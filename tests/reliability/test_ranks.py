@@ -87,8 +87,11 @@ def stands_still(ended: Ended, rank: int, how: str, where: str) -> None:
     assert what in told and (how == "loop" or "stopped by a signal such as SIGSTOP" in told), told
     assert "its last step was" in told or "it had not made a step" in told
     stack = ended.said[ended.said.index("It was last seen here:") :]
-    assert "tunesmith/train/" in stack or "tunesmith/jobs/" in stack
+    assert all(re.fullmatch(r"  \S.*:\d+ in \S+", line) for line in stack.splitlines()[1:] if line.startswith(" ")), (
+        stack
+    )
     if how == "loop":
+        assert "tunesmith/train/" in stack, stack
         assert "sitecustomize.py" in stack.splitlines()[-1], stack
 
 
@@ -227,6 +230,20 @@ def test_a_signal_to_one_process_stops_all(
         pytest.skip("only rank 0 writes")
     stops(ranks.run(tmp_path, *words(), misled=f"{rank}:{PLACES[where]}:term itself"), signal.SIGTERM)
     goes_on(ranks, tmp_path, words, straight)
+
+
+@pytest.mark.reliability
+def test_a_process_that_prepares_rows_and_is_killed_ends_the_run_with_a_sentence(tmp_path: Path, words: Words) -> None:
+    variables = environment(tmp_path) | {"MISLED": "0:tunesmith.data.prepare:_work:3:kill", "RANK": "0"}
+    variables["PYTHONPATH"] += f"{os.pathsep}{MISLED}"
+    changed = words(preprocessing_num_workers=2, preprocessing_batch_size=1, nproc_per_node=1)
+    done = subprocess.run(
+        [sys.executable, "-m", "tunesmith", *map(str, changed)],
+        cwd=tmp_path, env=variables, capture_output=True, encoding="utf-8", timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "a process that prepared rows was killed, most likely for its memory" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.reliability

@@ -56,9 +56,11 @@ def launch(count: int, command: str, arguments: list[str], timeout_seconds: floa
     port = _free_port()
     with Hub(count, timeout_seconds, is_parent=True) as hub:
         address = f"127.0.0.1:{hub.port}:{hub.token}"
-        workers = Workers([_start(rank, count, port, address, [command, *arguments]) for rank in range(count)])
+        workers = Workers()
         before = {signum: signal.signal(signum, workers.forward) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
+            for rank in range(count):
+                workers.add(_start(rank, count, port, address, [command, *arguments]))
             return workers.wait(hub)
         finally:
             for signum, handler in before.items():
@@ -68,10 +70,16 @@ def launch(count: int, command: str, arguments: list[str], timeout_seconds: floa
 class Workers:
     """The processes of a run, until all have ended."""
 
-    def __init__(self, processes: list[subprocess.Popen]):
-        self.processes = processes
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen] = []
         self._forwarded: list[int] = []
         self._deadline: float | None = None
+
+    def add(self, process: subprocess.Popen) -> None:
+        """Count a process in, which gets the signals that came before."""
+        self.processes.append(process)
+        for signum in self._forwarded:
+            process.send_signal(signum)
 
     def forward(self, signum: int, frame: FrameType | None) -> None:
         """Pass a signal on; after the second one processes are killed that stay."""

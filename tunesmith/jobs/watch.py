@@ -29,7 +29,7 @@ VARIABLE = "TUNESMITH_HUB"
 GRACE_SECONDS = 30.0
 """How long a process may go on that does not wait for others, once the run must end."""
 
-DEEPEST = 16
+DEEPEST = 30
 """Lines of a stack that are told, the innermost ones."""
 
 CONSEQUENCE = re.compile(

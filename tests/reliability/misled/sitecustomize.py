@@ -4,6 +4,7 @@ Python runs this in every process that has this folder on its path, which change
 changes one that is there already.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
 import os
@@ -37,6 +38,7 @@ def change(module: ModuleType, function: str, call: int, how: str) -> None:
     """Have a module's function fail when it is called for the `call`th time."""
     before, calls = vars(module)[function], 0
 
+    @functools.wraps(before)  # so that it is found by its name, as other processes do
     def changed(*given: object, **named: object) -> object:
         nonlocal calls
         calls += 1
