@@ -155,6 +155,10 @@ class TrainConfig(Section):
     dataloader_num_workers: Count = 0
     """Steps whose batches a thread builds ahead of the one that is computed; 0 means one, too. Changes no result."""
 
+    fit: Literal["off", "auto"] = "off"
+    """`auto`: where a step would not fit into the free memory, as `tunesmith estimate` reckons, take smaller micro-batches with
+    as many more accumulated, and recompute activations; the same is learned, and what was changed is said."""
+
     price: NonNegativeFloat | None = None
     """What one device costs an hour, in `currency`, for estimates and the run's summary."""
 

@@ -288,7 +288,8 @@ def _named(checkpoint: Path, cfg: Config) -> Path:
 
 
 def _refuse_changes(facts: Mapping[str, Any], cfg: Config, place: Path) -> None:
-    changed = shaping.differences(facts.get("options", {}), shaping.options(cfg))
+    now = shaping.options(cfg) | (facts.get("fit", {}) if cfg.train.fit == "auto" else {})  # which is taken again
+    changed = shaping.differences(facts.get("options", {}), now)
     if changed and not cfg.train.resume_anyway:
         raise OptionError(
             f"{place}: options that shape training are not those the run began with: {'; '.join(changed)}. Change them "

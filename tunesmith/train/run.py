@@ -15,6 +15,7 @@ from tunesmith.models.architecture import code_that_runs
 from tunesmith.train import predict, summary
 from tunesmith.train.evaluate import evaluate_all
 from tunesmith.train.events import Record
+from tunesmith.train.fitted import FACT, fitted
 from tunesmith.train.foretold import Foretold, fact, foretell
 from tunesmith.train.inputs import Inputs, Place, read_inputs
 from tunesmith.train.loop import NonFinite
@@ -65,9 +66,14 @@ def show_first(inputs: Inputs, rows: int = 2) -> None:
 
 def train(loaded: Loaded, inputs: Inputs, stops: Stops) -> int:
     """Train, from the beginning or from a checkpoint, and write everything into the run's folder."""
-    cfg, began = loaded.config, time.perf_counter()
-    runtime = Runtime(cfg.train, cfg.model)
+    began = time.perf_counter()
+    runtime = Runtime(loaded.config.train, loaded.config.model)
+    given, loaded = loaded, fitted(loaded, inputs, runtime)
+    cfg = loaded.config
     place = claim(loaded, inputs, runtime)
+    if runtime.is_main and loaded is not given:
+        chosen = {name: value for name, value in cfg.flat().items() if loaded.origins.get(name) == "fit: auto"}
+        runs.add_facts(place.folder, **{FACT: chosen})
     status = "failed"
     try:
         with Session(cfg, inputs, runtime, place) as session:
