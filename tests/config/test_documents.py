@@ -79,7 +79,7 @@ JSON_WRONG = [
     ('{"seed": 1,\n "learning_rte": 2}', ["x.json:2: unknown option 'learning_rte'; did you mean 'learning_rate'?"]),
     ('{"seed": 1,\n\n "seed": 2}', ["x.json:3: 'seed' is given twice, first in line 1"]),
     ('{"augment": {"seed": [{"seed": 1}]},\n "run_name": ":{",\n "seed": "8"}',
-     ["x.json:1: augment: not built yet",
+     ["x.json:1: augment: unknown key 'seed'; known are copies, spaces, case, options, drop_system, paraphrase",
       "x.json:3: seed: must be a whole number, got the text '8'; remove the quotes"]),
     ('{"seed": 1,\n}', ["x.json:2: not valid JSON: Expecting property name enclosed in double quotes"]),
     ("[]", ['x.json:1: must hold {"option": value, ...}']),

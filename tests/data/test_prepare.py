@@ -17,7 +17,7 @@ from tunesmith.data.files import Row
 from tunesmith.data.formats import Reader
 from tunesmith.data.prepare import Workers
 from tunesmith.data.sources import Shape
-from tunesmith.log import RunError
+from tunesmith.log import OutOfMemory
 
 
 def rows(count: int) -> list[Row]:
@@ -43,7 +43,7 @@ def test_a_killed_worker_is_told_as_a_sentence(tiny_tokenizer: PreTrainedTokeniz
                         os.kill(process, signal.SIGKILL)
                 yield row
 
-        with pytest.raises(RunError, match="a process that prepared rows was killed"):
+        with pytest.raises(OutOfMemory, match="a process that prepared rows was killed"):
             list(workers.prepare(rows_and_a_kill(), Reader(Shape())))
 
 
