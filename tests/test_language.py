@@ -216,7 +216,11 @@ ERRORS = [
     ("train --seed", 2, "命令行: --seed: 缺少值"),
     ("train nothing.yaml", 2, "命令行: 文件 'nothing.yaml' 不存在；'.' 中有 "),
     ("train --learning_rate -1", 2, "命令行: --learning_rate: 必须大于 0，实际为 -1"),
-    ("train optim=adamx", 2, "命令行: optim: 未知的 optimizer 'adamx'；是否想写 'adamax'？可用值: adamw_torch, "),
+    (
+        "train optim=adamx",
+        2,
+        "命令行: optim: 未知的 optimizer 'adamx'；是否想写 'adamax'？可用值: `tunesmith explain optim` ",
+    ),
     ("train --streaming", 2, "命令行: --streaming: 需要设置 max_steps"),
     ("train my.yaml", 2, "my.yaml:1: 不是有效的 YAML: 含有制表符；请用空格缩进"),
     ("trian", 2, "未知命令 'trian'；是否想写 'train'？"),

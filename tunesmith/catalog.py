@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from tunesmith.log import OptionError
+from tunesmith.log import MissingExtra, OptionError
 
 KINDS: dict[str, tuple[str, str]] = {
     "stage": ("stage", "stage"),
@@ -48,9 +48,39 @@ OPTIMIZERS = {
     "rprop": "torch.optim:Rprop",
     "asgd": "torch.optim:ASGD",
     "sgd": "torch.optim:SGD",
+    "muon": "tunesmith.optim.muon:Muon",
+    "adam_mini": "tunesmith.optim.adam_mini:AdamMini",
+    "galore_adamw": "tunesmith.optim.low_rank:GaLoreAdamW",
+    "galore_adafactor": "tunesmith.optim.low_rank:GaLoreAdafactor",
+    "apollo_adamw": "tunesmith.optim.low_rank:APOLLOAdamW",
+    "badam": "tunesmith.optim.badam:BAdam",
+    "grokadamw": "tunesmith.optim.grokadamw:GrokAdamW",
+    "stable_adamw": "optimi:StableAdamW",
+    "schedule_free_adamw": "schedulefree:AdamWScheduleFree",
+    "schedule_free_radam": "schedulefree:RAdamScheduleFree",
+    "schedule_free_sgd": "schedulefree:SGDScheduleFree",
+    "adamw_torch_8bit": "torchao.optim:AdamW8bit",
+    "adamw_torch_4bit": "torchao.optim:AdamW4bit",
+    "adamw_8bit": "bitsandbytes.optim:AdamW8bit",
+    "adamw_bnb_8bit": "bitsandbytes.optim:AdamW8bit",
+    "paged_adamw_32bit": "bitsandbytes.optim:PagedAdamW32bit",
+    "paged_adamw_8bit": "bitsandbytes.optim:PagedAdamW8bit",
+    "lion_32bit": "bitsandbytes.optim:Lion32bit",
+    "lion_8bit": "bitsandbytes.optim:Lion8bit",
+    "paged_lion_32bit": "bitsandbytes.optim:PagedLion32bit",
+    "paged_lion_8bit": "bitsandbytes.optim:PagedLion8bit",
+    "ademamix": "bitsandbytes.optim:AdEMAMix",
+    "ademamix_8bit": "bitsandbytes.optim:AdEMAMix8bit",
+    "paged_ademamix_32bit": "bitsandbytes.optim:PagedAdEMAMix",
+    "paged_ademamix_8bit": "bitsandbytes.optim:PagedAdEMAMix8bit",
+    "rmsprop_bnb": "bitsandbytes.optim:RMSprop32bit",
+    "rmsprop_bnb_32bit": "bitsandbytes.optim:RMSprop32bit",
+    "rmsprop_bnb_8bit": "bitsandbytes.optim:RMSprop8bit",
 }
-"""Of torch's, three are left out: LBFGS (it calls the loss again within a step), SparseAdam (sparse gradients only),
-Muon (matrices only, so it needs a second optimizer beside it)."""
+"""Of torch's, two are left out: LBFGS (it calls the loss again within a step) and SparseAdam (sparse gradients only)."""
+
+EXTRAS = {"bitsandbytes": "bitsandbytes", "optimi": "optimi", "schedulefree": "schedulefree", "torchao": "torchao"}
+"""Package that is not always installed -> our extra that brings it."""
 
 SCHEDULES = dict.fromkeys(
     (
@@ -232,6 +262,16 @@ def find(kind: str, name: str) -> Any:
     import pkgutil
 
     return pkgutil.resolve_name(TABLES[kind][check(kind, name)])
+
+
+def require(kind: str, name: str) -> None:
+    """Raise MissingExtra when `name` is in a package that is not installed."""
+    from importlib.util import find_spec
+
+    package = TABLES[kind][check(kind, name)].split(":")[0].split(".")[0]
+    if package in EXTRAS and find_spec(package) is None:
+        option = KINDS[kind][0]
+        raise MissingExtra(f"{option}: {name}: {package} is not installed; pip install 'tunesmith[{EXTRAS[package]}]'")
 
 
 def problems_of_template(parts: Mapping[str, Any]) -> list[str]:

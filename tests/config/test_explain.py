@@ -44,7 +44,10 @@ def test_a_page_tells_all(monkeypatch):
         "default:   0",
         "section:   tuning: Which weights are trained.",
     ]
-    assert "also:      optimizer\nnames:     adamw_torch," in explain.page("optim")
+    assert (
+        "also:      optimizer, use_galore, use_apollo, use_badam, use_adam_mini, use_muon\nnames:     adamw_torch,"
+        in explain.page("optim")
+    )
     assert "not built: fp8" in explain.page("compute_type")
 
 

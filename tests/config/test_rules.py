@@ -21,9 +21,24 @@ ERRORS = [
     (["--warmup_steps", "2.5"], "--warmup_steps: must be a whole number of steps, or a fraction below 1, got 2.5"),
     (["--save_steps", "1.5"], "--save_steps: must be a whole number of steps, or a fraction below 1, got 1.5"),
     (["--val_size", "1.5"], "--val_size: must be a whole number of rows, or a fraction below 1, got 1.5"),
-    (["--optim", "adamw_8bit"], "--optim: adamw_8bit is not built yet"),
-    (["--optim", "lbfgs"], "--optim: unknown optimizer 'lbfgs'; allowed: adamw_torch, adamw_torch_fused, adamw, adam, "
-     "adamax, nadam, radam, adafactor, adagrad, adadelta, rmsprop, rprop, asgd, sgd"),
+    (["--optim", "lomo"], "--optim: lomo is not offered: weights would move while gradients still come, so none could be "
+     "clipped, summed over micro-batches or refused; sgd keeps no more between steps"),
+    (["--optim", "adamw_torch_xla"],
+     "--optim: adamw_torch_xla is not offered: runs on TPUs alone, for which nothing is built"),
+    (["--use_galore", "--use_apollo", "--finetuning_type", "full"],
+     "--use_apollo true contradicts --use_galore true; both set optim"),
+    (["--use_badam"], "--use_badam: badam is for whole weights, not for finetuning_type lora; choose full or freeze"),
+    (["--use_galore", "--galore_layerwise", "--finetuning_type", "full"],
+     "--galore_layerwise: not built yet; without it the same is computed, with all gradients kept"),
+    (["--optim", "galore_adamw", "--finetuning_type", "full", "--galore_target", "q", "--optim_target_modules", "k"],
+     "--galore_target: says the same as optim_target_modules; leave one out"),
+    (["--lr_scheduler_type", "reduce_lr_on_plateau", "--val_size", "9"],
+     "--lr_scheduler_type: reduce_lr_on_plateau follows the evaluation loss; set eval_steps, and val_size or eval_dataset"),
+    (["--optim", "schedule_free_sgd", "--lr_scheduler_type", "constant", "--save_best_model", "--val_size", "9",
+      "--eval_steps", "5"],
+     "--save_best_model: a model of schedule_free_sgd is the average of its whole run so far, not one step's; leave one "
+     "out"),
+    (["--optim", "lbfgs"], "--optim: unknown optimizer 'lbfgs'; allowed: `tunesmith explain optim` lists all 42"),
     (["--lr_scheduler_type", "cosin"],
      "--lr_scheduler_type: unknown schedule 'cosin'; did you mean 'cosine'? allowed: linear, "
      "cosine, cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
@@ -100,6 +115,10 @@ REMARKS = [
      "warning: quantization_method: has no effect without quantization_bit"),
     (["--quantization_bit", "8", "--quantization_type", "fp4"], "warning: quantization_type: has no effect unless "
      "quantization_bit is 4 and quantization_method bnb"),
+    (["--galore_rank", "4"],
+     "warning: galore_rank: has no effect unless optim is galore_adamw or galore_adafactor"),
+    (["--optim", "schedule_free_adamw"], "warning: lr_scheduler_type: linear lowers a rate that schedule_free_adamw wants to "
+     "stay; constant_with_warmup is meant for it"),
     (["--pissa_iter", "4"], "warning: pissa_iter: has no effect unless lora_init is pissa"),
     (["--lora_init", "zero"], "note: lora_init: step 0 is the base model; the first matrix starts as kaiming, "
      "since both at zero would never learn"),
@@ -179,6 +198,20 @@ def test_what_is_not_built_is_refused_and_its_default_accepted(loaded, refused, 
 )
 def test_values_that_are_not_built_are_refused(refused, name, value):
     assert refused(f"--{name}={value}")[0].endswith(f"--{name}: {str(value).lower()} is not built yet")
+
+
+@pytest.mark.parametrize(
+    ("words", "optim"),
+    [
+        (["--use_galore"], "galore_adamw"),
+        (["--optim", "adamw_torch", "--use_galore"], "galore_adamw"),
+        (["--use_galore", "--optim", "adafactor"], "galore_adafactor"),
+        (["--use_apollo", "--optim", "adamw_torch"], "apollo_adamw"),
+        (["--use_muon", "--use_galore", "false"], "muon"),
+    ],
+)
+def test_a_switch_beside_an_optimizer(loaded, words, optim):
+    assert loaded("--finetuning_type", "full", *words).config.optim.optim == optim
 
 
 def test_the_defaults_pass_every_rule():

@@ -9,7 +9,7 @@ from transformers.trainer_utils import SchedulerType
 
 from tunesmith.config.optim import OptimConfig
 from tunesmith.log import OptionError
-from tunesmith.optim.schedules import NOT_BUILT, build, warmup_steps
+from tunesmith.optim.schedules import FOLLOWING, FollowsLoss, build, warmup_steps
 
 ARGUMENTS = {
     "cosine_with_restarts": {"num_cycles": 3},
@@ -19,7 +19,7 @@ ARGUMENTS = {
     "warmup_stable_decay": {"num_decay_steps": 6, "min_lr_ratio": 0.1},
     "inverse_sqrt": {"timescale": 5},
 }
-BUILT = [kind.value for kind in SchedulerType if kind not in NOT_BUILT]
+BUILT = [kind.value for kind in SchedulerType if kind not in FOLLOWING]
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -58,6 +58,37 @@ def test_state_goes_through_json(name: str) -> None:
     assert course(again, 9) == course(straight, 9)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "rates"),
+    [
+        # Worse once is borne; worse twice halves the rate.
+        ("reduce_lr_on_plateau", {"factor": 0.5, "patience": 1}, [1, 1, 1, 0.5, 0.5, 0.25]),
+        # Better twice raises it, worse twice lowers it.
+        ("greedy", {"factor": 0.5, "patience": 1, "min_lr": 1e-5}, [1, 2, 2, 1, 1, 0.5]),
+    ],
+)
+def test_following_the_evaluation_loss(name: str, arguments: dict, rates: list[float]) -> None:
+    cfg = OptimConfig(lr_scheduler_type=name, lr_scheduler_kwargs=arguments)
+    schedule, found = build(optimizer(), cfg, 20), []
+    assert isinstance(schedule, FollowsLoss)
+    for number, loss in enumerate([3.0, 2.0, 2.5, 2.5, 2.5, 2.5]):
+        if number == 3:  # as a run that goes on from here
+            saved = (
+                json.loads(json.dumps(schedule.state_dict())),
+                [group["lr"] for group in schedule.optimizer.param_groups],
+            )
+            schedule = build(optimizer(), cfg, 20)
+            assert isinstance(schedule, FollowsLoss)
+            schedule.load_state_dict(saved[0])
+            for group, rate in zip(schedule.optimizer.param_groups, saved[1], strict=True):
+                group["lr"] = rate
+        schedule.optimizer.step()
+        schedule.step()
+        schedule.follow(loss)
+        found.append(schedule.get_last_lr())
+    assert found == [pytest.approx([rate * 1e-3, rate * 8e-3]) for rate in rates]
+
+
 def test_warmup_as_a_fraction_is_rounded_up() -> None:
     assert [warmup_steps(w, 25) for w in (0, 0.1, 0.5, 1, 7)] == [0, 3, 13, 1, 7]
 
@@ -66,8 +97,11 @@ def test_warmup_as_a_fraction_is_rounded_up() -> None:
     ("options", "said"),
     [
         ({"lr_scheduler_type": "cosin"}, "did you mean 'cosine'"),
-        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "not built yet"),
-        ({"lr_scheduler_type": "greedy"}, "not built yet"),
+        ({"lr_scheduler_type": "greedy"}, "the schedule greedy needs min_lr"),
+        (
+            {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"pacience": 2}},
+            "did you mean 'patience'",
+        ),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "needs num_decay_steps"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "needs min_lr or min_lr_rate"),
         ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "linear has no argument 'num_cycles'; it takes none"),

@@ -186,3 +186,31 @@ def test_every_kind_of_run_ends_as_if_it_had_not_been_stopped(
 ) -> None:
     _, made = case(number, dropping)
     stop_and_go_on(run, tmp_path, made, random.Random(number))
+
+
+WHOLE: Options = {"finetuning_type": "full", "learning_rate": 1e-3, "lr_scheduler_type": "constant"}
+WITH_MEMORY: dict[str, Options] = {
+    "badam": WHOLE | {"optim": "badam", "badam_switch_interval": 2, "badam_switch_mode": "random"},
+    "schedule-free": WHOLE | {"optim": "schedule_free_adamw", "val_size": 5, "eval_steps": 2},
+    "plateau": {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": '{"factor": 0.5, "patience": 0}',
+                "val_size": 5, "eval_steps": 1, "learning_rate": 0.3},
+    "galore": WHOLE | {"optim": "galore_adamw", "galore_update_interval": 2, "galore_rank": 4},
+    "apollo": WHOLE | {"optim": "apollo_adamw", "apollo_update_interval": 2, "weight_decay": 0.1},
+    "muon": {"optim": "muon", "weight_decay": 0.1},
+    "adam-mini": WHOLE | {"optim": "adam_mini"},
+    "8 bits": WHOLE | {"optim": "adamw_8bit", "weight_decay": 0.1},
+    "greedy": {"lr_scheduler_type": "greedy", "lr_scheduler_kwargs": '{"min_lr": 1e-5, "patience": 0}', "val_size": 5,
+               "eval_steps": 1},
+}  # fmt: skip
+"""Optimizers and schedules that remember more than Adam, of which the first are tried each time."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.reliability] if place > 2 else [])
+        for place, name in enumerate(WITH_MEMORY)
+    ],
+)
+def test_optimizers_and_schedules_that_remember_more(run: Run, tmp_path: Path, name: str) -> None:
+    stop_and_go_on(run, tmp_path, WITH_MEMORY[name], random.Random(name))

@@ -78,12 +78,23 @@ SWITCHES: dict[str, Switch] = {
     "split_special_tokens": Switch("allow_special_tokens", False, True),
     "group_by_length": Switch("batching", "length_grouped"),
     "use_llama_pro": Switch("finetuning_type", "llamapro"),
+    "use_galore": Switch("optim", "galore_adamw"),
+    "use_apollo": Switch("optim", "apollo_adamw"),
+    "use_badam": Switch("optim", "badam"),
+    "use_adam_mini": Switch("optim", "adam_mini"),
+    "use_muon": Switch("optim", "muon"),
     "use_dft_loss": Switch("loss", "dft"),
     "use_eaft_loss": Switch("loss", "eaft"),
     "use_asft_loss": Switch("loss", "asft"),
     "save_safetensors": Switch("save_format", "huggingface", "pytorch"),
     "compute_accuracy": Switch("metrics", ["loss", "ppl", "accuracy"]),
 }
+
+BESIDE_SWITCHES: dict[tuple[str, str], str] = {
+    **{(name, "adamw_torch"): name for name in ("galore_adamw", "apollo_adamw", "badam", "adam_mini", "muon")},
+    ("galore_adamw", "adafactor"): "galore_adafactor",
+}
+"""What a switch means, and the optimizer that is named beside it elsewhere -> ours for both."""
 
 RATIOS: dict[str, str] = {"warmup_ratio": "warmup_steps"}
 """Spellings that take a fraction of the run only, below 1."""

@@ -215,13 +215,24 @@ def _layer(options: Iterable[Written], problems: Problems, command: str) -> dict
         if entry is None:
             continue
         before = values.get(name)
-        if before is None or (before.denies and not entry.denies and str(entry.value) not in before.denies):
+        if before is not None and (both := _beside_switch(before, entry)) is not None:
+            values[name] = both
+        elif before is None or (before.denies and not entry.denies and str(entry.value) not in before.denies):
             values[name] = entry
         elif before.value != entry.value and not (entry.denies and str(before.value) not in entry.denies):
             problems.add(written.place, _contradiction(name, before.written, written), name)
         elif before.denies and entry.denies:
             values[name] = Value(before.value, before.written, before.denies | entry.denies)
     return values
+
+
+def _beside_switch(one: Value, other: Value) -> Value | None:
+    """`use_galore: true` beside `optim: adamw_torch`: elsewhere both are written, and mean one optimizer here."""
+    for switch, named in ((one, other), (other, one)):
+        is_switch = switch.written.name in compat.SWITCHES and named.written.name not in compat.SWITCHES
+        if is_switch and isinstance(named.value, str) and (switch.value, named.value) in compat.BESIDE_SWITCHES:
+            return Value(compat.BESIDE_SWITCHES[switch.value, named.value], switch.written)
+    return None
 
 
 def _contradiction(name: str, before: Written, now: Written) -> str:

@@ -18,7 +18,7 @@ NEUTRAL = frozenset(
         "dataloader_num_workers", "loss_limit", "preprocessing_num_workers", "preprocessing_batch_size",
         "overwrite_cache", "disable_cache", "tokenized_path", "strict", "max_reported_rows", "cache_dir",
         "hf_hub_token", "dataset_dir", "media_dir", "nproc_per_node", "device", "flash_attn", "gradient_checkpointing",
-        "fit", "price", "price_per_kwh", "watts", "currency",
+        "fit", "badam_verbose", "price", "price_per_kwh", "watts", "currency",
     }
 )  # fmt: skip
 """Options that may change between starts of one run.  More epochs or steps is no change of what was trained."""

@@ -1,6 +1,7 @@
 """Makes the optimizer that the options name.  Knows which arguments optimizers take; knows no particular model."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch.optim import Optimizer
 from tunesmith import catalog, log
 from tunesmith.config.optim import OptimConfig
 from tunesmith.log import OptionError
-from tunesmith.optim import groups
+from tunesmith.optim import averaged, groups
 
 WRITTEN_ELSEWHERE = {
     "lr": "learning_rate",
@@ -18,35 +19,55 @@ WRITTEN_ELSEWHERE = {
 }
 """Arguments of optimizers that have an option of their own."""
 
+OURS = ("self", "params")
+"""Arguments that are no options."""
+
 COUPLED = {"ASGD", "Adadelta", "Adagrad", "Adamax", "RMSprop", "SGD"}
 """Optimizers of torch that know weight decay only as an addition to the gradient."""
 
 
-def build(model: nn.Module, cfg: OptimConfig) -> Optimizer:
-    """The optimizer over every trained weight of `model`, in the groups of `groups.build`.
+OWN_OPTIONS = {
+    "badam": ("mode", "start_block", "switch_mode", "switch_interval", "update_ratio", "mask_mode", "verbose"),
+}
+"""Optimizer -> its arguments that are options of that name behind its own."""
 
-    Raises OptionError for an unknown optimizer or argument, or a value it refuses.
+
+def build(model: nn.Module, cfg: OptimConfig, *, seed: int = 0) -> Optimizer:
+    """The optimizer over every trained weight of `model`, in the groups of `groups.build`.  `seed`: of what it draws.
+
+    Raises MissingExtra when its package is not installed, OptionError for an unknown optimizer or argument, or a value it refuses.
     """
+    catalog.require("optimizer", cfg.optim)
     cls = catalog.find("optimizer", cfg.optim)
-    accepted = inspect.signature(cls.__init__).parameters.keys() - {"self", "params"}
-    arguments = {**_from_options(model, cfg, accepted), **_checked(cfg, cls.__name__, accepted)}
+    takes = {name: one for name, one in inspect.signature(cls.__init__).parameters.items() if name not in OURS}
+    accepted = set(takes)
+    arguments = {**_from_options(model, cfg, takes), **_checked(cfg, cls.__name__, accepted)}
+    if "seed" in accepted:
+        arguments["seed"] = seed
     param_groups = groups.build(model, cfg)
     if "weight_decay" not in accepted:
         _without_decay(param_groups, cfg, cls.__name__)
     elif cfg.weight_decay and cls.__name__ in COUPLED:
         log.note("weight_decay", f"{cls.__name__} adds it to the gradient (L2) instead of shrinking weights directly")
     try:
-        return cls(param_groups, lr=cfg.learning_rate, **arguments)
+        made: Optimizer = cls(param_groups, lr=cfg.learning_rate, **arguments)
     except (TypeError, ValueError) as refusal:
         raise OptionError(f"optim: {cfg.optim} refuses its arguments: {refusal}") from refusal
+    averaged.train(made)
+    return made
 
 
-def _from_options(model: nn.Module, cfg: OptimConfig, accepted: set[str]) -> dict[str, Any]:
+def _from_options(model: nn.Module, cfg: OptimConfig, takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """What our own options say to this optimizer."""
-    arguments: dict[str, Any] = {}
+    name, flat = cfg.optim.lower(), dict(cfg)
+    arguments: dict[str, Any] = {argument: flat[f"{name}_{argument}"] for argument in OWN_OPTIONS.get(name, ())}
+    accepted = takes.keys()
     if "betas" in accepted:
         # Only Adam's family: eps means something else, and has another default, in Adagrad, Adadelta or Adafactor.
-        arguments |= {"betas": (cfg.adam_beta1, cfg.adam_beta2), "eps": cfg.adam_epsilon}
+        slower = takes["betas"].default[2:]  # AdEMAMix has a third
+        arguments["betas"] = (cfg.adam_beta1, cfg.adam_beta2, *slower)
+        if "eps" in accepted:
+            arguments["eps"] = cfg.adam_epsilon
     if "decoupled_weight_decay" in accepted:
         arguments["decoupled_weight_decay"] = True
     devices = {"cpu", "cuda"} if "betas" in accepted else {"cpu"}  # not every optimizer has such a step on a GPU

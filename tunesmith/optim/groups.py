@@ -7,6 +7,7 @@ from torch import nn
 
 from tunesmith.config.optim import OptimConfig
 from tunesmith.log import OptionError
+from tunesmith.optim.marks import marks
 
 LORA_FIRST = (".lora_A.",)
 LORA_SECOND = (".lora_B.",)
@@ -16,21 +17,23 @@ LORA = (*LORA_FIRST, *LORA_SECOND, *LORA_EMBEDDING, ".lora_magnitude_vector.")
 
 
 def build(model: nn.Module, cfg: OptimConfig) -> list[dict[str, Any]]:
-    """Parameter groups of the trained weights, each `{"params": [(name, parameter), ...], "lr", "weight_decay"}`.
+    """Parameter groups of the trained weights, each `{"params": [(name, parameter), ...], "lr", "weight_decay"}` and what the
+    optimizer must be told of single weights.
 
-    Weights whose learning rate and decay are the same share a group; groups and weights keep the model's order.  A tied
+    Weights of which all this is the same share a group; groups and weights keep the model's order.  A tied
     weight appears once.  Raises OptionError when nothing is trained, or an option names LoRA weights and there are none.
     """
     rate = _learning_rates(cfg)
-    undecayed = _undecayed(model)
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    undecayed, mark = _undecayed(model), marks(model, cfg)
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     found: set[str] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         found.update(mark for mark in LORA if mark in name)
         lr, decay = rate(name), 0.0 if name in undecayed else cfg.weight_decay
-        group = groups.setdefault((lr, decay), {"params": [], "lr": lr, "weight_decay": decay})
+        settings = {"lr": lr, "weight_decay": decay} | mark(name, parameter)
+        group = groups.setdefault(tuple(settings.items()), {"params": []} | settings)
         group["params"].append((name, parameter))
     if not groups:
         raise OptionError("finetuning_type: no weight of the model is trained")

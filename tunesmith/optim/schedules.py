@@ -2,30 +2,56 @@
 
 import inspect
 import math
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 from tunesmith import catalog, log
 from tunesmith.config.optim import OptimConfig
 from tunesmith.log import OptionError
 
-NOT_BUILT = {
-    SchedulerType.REDUCE_ON_PLATEAU: "it follows the evaluation loss and is not built yet",
-    SchedulerType.GREEDY: "it follows the loss of each step and is not built yet",
-}
-WITHOUT_WARMUP = {SchedulerType.CONSTANT}
+FOLLOWING = {SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY}
+"""Schedules that follow the evaluation loss: they stay between evaluations."""
+
+WITHOUT_WARMUP = {SchedulerType.CONSTANT, *FOLLOWING}
 NEEDS: dict[SchedulerType, tuple[tuple[str, ...], ...]] = {
     SchedulerType.COSINE_WITH_MIN_LR: (("min_lr", "min_lr_rate"),),
     SchedulerType.COSINE_WARMUP_WITH_MIN_LR: (("min_lr", "min_lr_rate"),),
     SchedulerType.WARMUP_STABLE_DECAY: (("num_decay_steps",),),
+    SchedulerType.GREEDY: (("min_lr",),),  # its own default, 1e-3, is above most rates
 }
 """Arguments a schedule cannot do without; one of each inner tuple must be written."""
 
-OURS = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+OURS = {"self", "verbose", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
 """Arguments of Transformers' functions that come from elsewhere than `lr_scheduler_kwargs`."""
+
+
+class FollowsLoss(LRScheduler):
+    """A schedule that moves at evaluations, by their loss; a step leaves the rates as they are."""
+
+    def __init__(self, inner: ReduceLROnPlateau | GreedyLR):
+        self.inner = inner
+        self.optimizer = inner.optimizer
+
+    def step(self, epoch: int | None = None) -> None:
+        pass
+
+    def follow(self, loss: float) -> None:
+        """Judge what an evaluation found, and set the rates by it."""
+        self.inner.step(loss)
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.inner.state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.inner.load_state_dict(dict(state_dict))
 
 
 def build(optimizer: Optimizer, cfg: OptimConfig, total_steps: int) -> LRScheduler:
@@ -42,6 +68,8 @@ def build(optimizer: Optimizer, cfg: OptimConfig, total_steps: int) -> LRSchedul
     elif warmup >= total_steps:
         log.warn("warmup_steps", f"{warmup} steps of warmup in a run of {total_steps}: the peak is never passed")
     try:
+        if name in FOLLOWING:
+            return FollowsLoss(TYPE_TO_SCHEDULER_FUNCTION[name](optimizer, **cfg.lr_scheduler_kwargs))
         return get_scheduler(
             name,
             optimizer,
@@ -55,10 +83,7 @@ def build(optimizer: Optimizer, cfg: OptimConfig, total_steps: int) -> LRSchedul
 
 def find(written: str) -> SchedulerType:
     """The schedule of that name, whatever its case.  Raises OptionError with the list of names."""
-    name = SchedulerType(catalog.check("schedule", written))
-    if name in NOT_BUILT:
-        raise OptionError(f"lr_scheduler_type: {name.value}: {NOT_BUILT[name]}")
-    return name
+    return SchedulerType(catalog.check("schedule", written))
 
 
 def warmup_steps(written: float, total_steps: int) -> int:
@@ -67,7 +92,8 @@ def warmup_steps(written: float, total_steps: int) -> int:
 
 
 def _check_arguments(name: SchedulerType, cfg: OptimConfig) -> None:
-    signature = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[name])
+    made_by = {SchedulerType.REDUCE_ON_PLATEAU: ReduceLROnPlateau.__init__, SchedulerType.GREEDY: GreedyLR.__init__}
+    signature = inspect.signature(made_by.get(name, TYPE_TO_SCHEDULER_FUNCTION[name]))
     accepted = sorted(signature.parameters.keys() - OURS)
     problems = []
     for argument in cfg.lr_scheduler_kwargs:

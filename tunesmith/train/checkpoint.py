@@ -73,7 +73,7 @@ def load(
     read_model(checkpoint)
     plan = json.loads((checkpoint / "optimizer.json").read_text(encoding="utf-8"))
     load_optimizer_state(optimizer, load_file(checkpoint / "optimizer.safetensors"), plan["optimizer"])
-    schedule.load_state_dict(plan["schedule"])
+    schedule.load_state_dict(_like(schedule.state_dict(), plan["schedule"]))
     runtime.restore_random_states(load_file(checkpoint / "random.safetensors"))
     return read_position(checkpoint)
 
@@ -85,8 +85,22 @@ def read_position(checkpoint: Path) -> Position:
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """The schedule's state without its functions, which are rebuilt from the options."""
-    return {
-        key: value.tolist() if isinstance(value, torch.Tensor) else value
-        for key, value in state.items()
-        if key not in ("lr_lambdas",)
-    } | {"lr_lambdas": [None] * len(state.get("lr_lambdas", []))}
+    found = {key: value for key, value in state.items() if key != "lr_lambdas"}
+    lambdas = {"lr_lambdas": [None] * len(state["lr_lambdas"])} if "lr_lambdas" in state else {}
+    return {key: _number(value) for key, value in found.items()} | lambdas
+
+
+def _number(value: Any) -> Any:
+    """A value without tensors, in which torchao's optimizers keep rates."""
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def _like(current: Any, saved: Any) -> Any:
+    """What was saved, with tensors where they are now: a rate in fp32 must not go on as a number of twice its digits."""
+    if isinstance(current, dict) and isinstance(saved, dict):
+        return {key: _like(current.get(key), value) for key, value in saved.items()}
+    if isinstance(current, list) and isinstance(saved, list) and len(current) == len(saved):
+        return [_like(one, other) for one, other in zip(current, saved, strict=True)]
+    return torch.tensor(saved, dtype=current.dtype) if isinstance(current, torch.Tensor) else saved

@@ -1,6 +1,6 @@
 """What can be refused before torch is imported: a model that is not there, data that nobody knows, a missing tracker."""
 
-from tunesmith import log
+from tunesmith import catalog, log
 from tunesmith.config.load import Loaded
 from tunesmith.data.sources import find_datasets
 from tunesmith.models import quantizers
@@ -17,6 +17,7 @@ def check(loaded: Loaded) -> None:
     """
     cfg = loaded.config
     trackers.check(cfg.train.report_to)
+    catalog.require("optimizer", cfg.optim.optim)
     if {"bleu", "rouge"} & {*cfg.train.metrics}:
         scores.require("metrics")
     quantizers.require(cfg.model)

@@ -146,6 +146,12 @@ def _takes_less(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Config
     return "a smaller cutoff_len, or a smaller model, takes less"
 
 
+def mean_loss(results: dict[str, float]) -> float:
+    """The mean of the losses of all evaluation sets."""
+    losses = [value for name, value in results.items() if name.endswith("_loss")]
+    return sum(losses) / len(losses)
+
+
 @torch.no_grad()
 def evaluate(
     policy: Predictor,

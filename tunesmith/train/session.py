@@ -25,14 +25,14 @@ from tunesmith.jobs import folder as runs
 from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
-from tunesmith.optim import build, schedules
+from tunesmith.optim import averaged, build, schedules
 from tunesmith.train import cheaper, checkpoint, compiling, loop, memory, room, trackers, trial
 from tunesmith.train.answered import Answering
 from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
 from tunesmith.train.cheaper import Situation
 from tunesmith.train.chosen_loss import chosen_loss
-from tunesmith.train.evaluate import evaluate_all, try_largest
+from tunesmith.train.evaluate import evaluate_all, mean_loss, try_largest
 from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
@@ -66,7 +66,7 @@ class Session:
         self.feed = inputs.prepared.feed(self.division)
         self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
         self.best = best_of(cfg.train, list(inputs.prepared.evals))
-        self.optimizer = build.build(self.model, cfg.optim)
+        self.optimizer = build.build(self.model, cfg.optim, seed=cfg.train.seed)
         runtime.use(self.optimizer)
         self.schedule = schedules.build(self.optimizer, cfg.optim, self.due.total)
         self._begun = False
@@ -181,7 +181,11 @@ class Session:
         """Loss and scores on each evaluation set, written to the log; returns what `eval_results.json` holds.  Raises
         Interrupted when a signal came."""
         asked = self._stops.asked
-        results = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg, asked) | self.answering.results(asked)
+        with averaged.meant(self.optimizer):
+            losses = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg, asked)
+            results = losses | self.answering.results(asked)
+        if isinstance(self.schedule, schedules.FollowsLoss):
+            self.schedule.follow(mean_loss(losses))
         here = self.position
         found = {name: value for name, value in results.items() if not name.endswith(("_runtime", "_per_second"))}
         self.record.log(here.step, found | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
@@ -391,14 +395,15 @@ class Session:
         words = chat.stop_words if chat else ()
         known = tokenizer.get_vocab()
         stops = [tokenizer.eos_token_id, *(known[word] for word in words if word in known)]
-        save.save_final(
-            self.model,
-            tokenizer,
-            folder,
-            chat_template=chat.chat_template() if chat else None,
-            stop_token_ids=[stop for stop in dict.fromkeys(stops) if stop is not None],
-            bins=self.cfg.train.save_format == "pytorch",
-        )
+        with averaged.meant(self.optimizer):
+            save.save_final(
+                self.model,
+                tokenizer,
+                folder,
+                chat_template=chat.chat_template() if chat else None,
+                stop_token_ids=[stop for stop in dict.fromkeys(stops) if stop is not None],
+                bins=self.cfg.train.save_format == "pytorch",
+            )
 
     def _write_state(self, folder: Path) -> None:
         here = self.position

@@ -3,13 +3,13 @@
 Each rule is a function with its reason; it yields findings that name the options they are about.
 """
 
-from tunesmith.config.rules import augment, built, data, evaluate, export, quantized, start, train, tuning
+from tunesmith.config.rules import augment, built, data, evaluate, export, optim, quantized, start, train, tuning
 from tunesmith.config.rules.asked import Asked, Finding, Rule
-from tunesmith.config.rules.built import NOT_BUILT, NOT_BUILT_AT_ALL
+from tunesmith.config.rules.built import NOT_BUILT, NOT_BUILT_AT_ALL, REFUSED
 from tunesmith.config.rules.start import NEEDS
 from tunesmith.config.schema import Config
 
-__all__ = ["NEEDS", "NOT_BUILT", "NOT_BUILT_AT_ALL", "RULES", "Finding", "check"]
+__all__ = ["NEEDS", "NOT_BUILT", "NOT_BUILT_AT_ALL", "REFUSED", "RULES", "Finding", "check"]
 
 RULES: tuple[Rule, ...] = (
     built.not_built,
@@ -28,9 +28,11 @@ RULES: tuple[Rule, ...] = (
     train.resume_from_weights_alone,
     tuning.other_methods_options,
     tuning.options_of_one_value,
-    tuning.losses,
+    optim.losses,
     tuning.dropout_in_attention,
+    optim.optimizers,
     tuning.identity_start,
+    optim.followed_loss,
     tuning.warmup_ignored,
     quantized.bits_of_the_method,
     quantized.nothing_to_hold,

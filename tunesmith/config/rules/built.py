@@ -10,18 +10,29 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "finetuning_type": ("oft", "llamapro"),
     "quantization_method": ("eetq",),
     "compute_type": ("fp8",),
-    "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy"),
-    "optim": (
-        "adalomo", "adam_mini", "adamw_8bit", "adamw_anyprecision", "adamw_apex_fused", "adamw_bnb_8bit",
-        "adamw_torch_4bit", "adamw_torch_8bit", "adamw_torch_npu_fused", "adamw_torch_xla", "ademamix", "ademamix_8bit",
-        "apollo_adamw", "apollo_adamw_layerwise", "badam", "galore_adafactor", "galore_adafactor_layerwise",
-        "galore_adamw", "galore_adamw_8bit", "galore_adamw_8bit_layerwise", "galore_adamw_layerwise", "grokadamw",
-        "lion_32bit", "lion_8bit", "lomo", "muon", "paged_adamw_32bit", "paged_adamw_8bit", "paged_ademamix_32bit",
-        "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop_bnb", "rmsprop_bnb_32bit",
-        "rmsprop_bnb_8bit", "schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd", "stable_adamw",
-    ),
 }  # fmt: skip
 """Option -> its values that are not built yet."""
+
+_AT_ONCE = (
+    "weights would move while gradients still come, so none could be clipped, summed over micro-batches or refused"
+)
+
+REFUSED: dict[str, dict[str, str]] = {
+    "optim": {
+        "adamw_torch_xla": "runs on TPUs alone, for which nothing is built",
+        "adamw_torch_npu_fused": "runs on Ascend NPUs alone, for which nothing is built",
+        "adamw_apex_fused": "needs NVIDIA's apex; adamw_torch_fused computes the same",
+        "adamw_anyprecision": "needs torchdistx, which is no longer kept; adamw_torch with compute_type pure_bf16 is near it",
+        "lomo": f"{_AT_ONCE}; sgd keeps no more between steps",
+        "adalomo": f"{_AT_ONCE}; adafactor keeps no more between steps",
+        "galore_adamw_layerwise": f"{_AT_ONCE}; galore_adamw computes the same",
+        "galore_adafactor_layerwise": f"{_AT_ONCE}; galore_adafactor computes the same",
+        "galore_adamw_8bit_layerwise": f"{_AT_ONCE}; galore_adamw is nearest",
+        "apollo_adamw_layerwise": f"{_AT_ONCE}; apollo_adamw computes the same",
+        "galore_adamw_8bit": "8-bit states of projected gradients are not built; galore_adamw is nearest",
+    },
+}  # fmt: skip
+"""Option -> values that other programs have and this one has not, and why."""
 
 NOT_BUILT_AT_ALL = (
     "oft_rank",
@@ -40,6 +51,9 @@ def not_built(asked: Asked) -> Iterator[Finding]:
     for name, values in NOT_BUILT.items():
         if asked.flat[name] in values and asked.flat[name] is not None and asked.flat[name] != asked.defaults[name]:
             yield Finding("error", (name,), f"{_yaml(asked.flat[name])} is not built yet")
+    for name, reasons in REFUSED.items():
+        if asked.flat[name] in reasons:
+            yield Finding("error", (name,), f"{asked.flat[name]} is not offered: {reasons[asked.flat[name]]}")
     for name in NOT_BUILT_AT_ALL:
         if asked.wrote(name):
             yield Finding("error", (name,), "not built yet")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tunesmith import catalog
 from tunesmith.config.rules.asked import Asked, Finding
-from tunesmith.config.rules.built import NOT_BUILT
+from tunesmith.config.rules.built import NOT_BUILT, REFUSED
 
 NEEDS = {
     "train": ("model_name_or_path", "dataset"),
@@ -45,7 +45,7 @@ def names_of_the_catalog(asked: Asked) -> Iterator[Finding]:
         ("schedule", "lr_scheduler_type", asked.config.optim.lr_scheduler_type),
         ("loss", "loss", asked.config.optim.loss),
     ):
-        if value not in catalog.names(kind) and value not in NOT_BUILT.get(name, ()):
+        if value not in {*catalog.names(kind), *NOT_BUILT.get(name, ()), *REFUSED.get(name, ())}:
             yield Finding("error", (name,), catalog.unknown(kind, value))
 
 

@@ -1,4 +1,4 @@
-"""What may not go together about what is trained, and by which optimizer."""
+"""What may not go together about what is trained."""
 
 from collections.abc import Iterator
 
@@ -46,22 +46,6 @@ def options_of_one_value(asked: Asked) -> Iterator[Finding]:
         yield Finding("warning", ("sample_strategy",), "has no effect without max_samples")
     if asked.wrote("buffer_size") and not asked.config.data.streaming:
         yield Finding("warning", ("buffer_size", "streaming"), "has no effect without streaming")
-
-
-def losses(asked: Asked) -> Iterator[Finding]:
-    """A loss is asked for once, and has what it compares with."""
-    optim, stage = asked.config.optim, asked.config.train.stage
-    if optim.loss == "cross_entropy":
-        return
-    if optim.label_smoothing_factor:
-        text = f"goes with loss cross_entropy only, not with {optim.loss}; leave one out"
-        yield Finding("error", ("label_smoothing_factor", "loss"), text)
-    if stage not in ("pt", "sft"):
-        yield Finding("error", ("loss", "stage"), f"{optim.loss} is of the stages pt and sft, not of {stage}")
-    start = asked.config.tuning.lora_init
-    if optim.loss == "asft" and asked.config.tuning.finetuning_type == "lora" and start in ("pissa", "olora"):
-        text = f"asft compares with the model without its adapter, which lora_init {start} changes; leave one out"
-        yield Finding("error", ("loss", "lora_init"), text)
 
 
 def dropout_in_attention(asked: Asked) -> Iterator[Finding]:
