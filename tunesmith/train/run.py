@@ -136,7 +136,8 @@ def fit(session: Session, stops: Stops) -> int | None:
     try:
         return session.fit(stops).stopped
     except NonFinite as problem:
-        rows = ", ".join(problem.rows[:8]) + (", ..." if len(problem.rows) > 8 else "")
+        found = [row for each in session.runtime.gathered(problem.rows) for row in each]  # it is one on every process
+        rows = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
         kept = checkpoints.newest_whole(session.place.folder)
         raise RunError(
             f"step {session.position.step + 1}: {problem}; no weight was moved. Rows of this step: {rows}. "
