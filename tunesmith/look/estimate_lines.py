@@ -51,7 +51,7 @@ class Estimate:
             "tokens": case.trained.tokens,
             "memory_bytes": asdict(self.memory)
             | {"total": self.memory.total, "needed": case.device.needs(self.memory)},
-            "peak_bytes": self.memory.total + (case.device.taken if case.device.kind == "cpu" else 0),
+            "peak_bytes": case.device.needs(self.memory) if case.device.kind == "cpu" else self.memory.total,
             "device_bytes": case.device.memory,
             "fits": self.fits,
             "change": self.change.options if self.change else None,

@@ -62,7 +62,7 @@ def foretell(session: Session, began: float) -> Foretold:
         ahead = (times.training + times.evaluating + times.saving).times(max(left, 0.0))
         seconds = ahead + Range(spent, spent, spent)
     price = next(iter(price_of(cfg, device)), None)
-    resident = session.memory.total + (device.taken if device.kind == "cpu" else 0)
+    resident = device.needs(session.memory) if device.kind == "cpu" else session.memory.total
     found = Foretold(case, session.memory, resident, seconds, price, began, session.position.step)
     if seconds is not None:
         cost = f"; {money(price.of(seconds, case.ranks), price.currency)}" if price else ""
