@@ -1,6 +1,8 @@
 """Operations, sharing, devices and money, worked out by hand."""
 
+import tomllib
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,26 @@ def test_money_is_price_times_hours_times_devices() -> None:
 def test_shipped_prices_are_dated_and_sourced() -> None:
     found = [price for name in devices.known() for price in money.prices(name)]
     assert found
-    assert all(price.date and price.source.startswith("https://") for price in found)
+    assert all(price.date and price.source and price.url.startswith("https://") for price in found)
+    assert all(price.date in str(price) and price.source in str(price) for price in found)
+
+
+def test_every_price_is_of_a_device_in_the_table() -> None:
+    names = [instance["device"] for instance in tomllib.loads(money.SHIPPED.read_text(encoding="utf-8"))["instance"]]
+    assert set(names) <= set(devices.known())
+
+
+@pytest.mark.parametrize("name", devices.known())
+def test_every_figure_of_a_device_says_where_it_was_read(name: str) -> None:
+    entry = tomllib.loads(devices.TABLE.read_text(encoding="utf-8"))[name]
+    date.fromisoformat(entry["read"])
+    told = " ".join(entry["source"])
+    assert all(figure in told for figure in ("memory", "half", "fp32", "watts"))
+
+
+def test_an_a10g_is_no_a10() -> None:
+    found = devices.like("NVIDIA A10G")
+    assert found is not None and (found.name, found.half) == ("a10g", 70e12)
 
 
 def test_prices_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +135,14 @@ def test_prices_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(money.VARIABLE, str(file))
     entry = '[[instance]]\nname = "shop"\ndevice = "4090"\ndevices = 2\ncurrency = "CNY"\ndate = "2026-11-01"\nsource = "own"\n'
     file.write_text(entry + "on_demand = 4.0\nspot = 3.0\n", encoding="utf-8")
-    assert [(price.each, price.way) for price in money.prices("4090")] == [(1.5, "spot"), (2.0, "on demand")]
+    found = money.prices("4090")
+    assert [(price.each, price.way) for price in found[:2]] == [(1.5, "spot"), (2.0, "on demand")], (
+        "before the package's"
+    )
+    assert str(found[0]) == "shop, spot, of 2026-11-01 (own): CNY 1.50 a device and hour"
+    assert len(found) > 2
+    file.write_text(entry.replace("shop", found[2].name) + "on_demand = 4.0\n", encoding="utf-8")
+    assert [price.each for price in money.prices("4090")] == [2.0], "the same name replaces"
     for text, words in ((entry, "neither on_demand nor spot"), ("x = 1", "no \\[\\[instance"), ("[", "as TOML")):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(OptionError, match=words):

@@ -20,12 +20,14 @@ def test_estimate_and_fact_stand_side_by_side(
     run = train("run", price=3600, currency="CNY")
     told = capsys.readouterr().out
     assert "estimate: about " in told and " for 6 steps; CNY " in told
+    assert " at your price: CNY 3600.00 a device and hour" in told
     assert "Took: memory " in told and "tokens a second" in told
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     said, took = facts["estimate"], facts["fact"]
     assert said["steps"] == took["steps"] == 6
     assert took["money"]["paid"] == pytest.approx(took["seconds"], rel=0.01)
     assert said["money"]["currency"] == took["money"]["currency"] == "CNY"
+    assert said["money"]["price"] == "your price: CNY 3600.00 a device and hour"
     assert took["peak_bytes"] > 100 << 20
     (line,) = (tmp_path / history.NAME).read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["hidden"] == 32 and json.loads(line)["share"] > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tunesmith import catalog
-from tunesmith.estimate.memory import GIB, MARGIN, Memory
+from tunesmith.estimate.memory import MARGIN, Memory
 from tunesmith.log import OptionError
 
 TABLE = Path(__file__).parent / "devices.toml"
@@ -52,7 +52,7 @@ def _table() -> dict[str, Device]:
         name: Device(
             name,
             "cuda",
-            int(found["memory_gib"] * GIB),
+            found["memory_mib"] << 20,
             found["half"],
             found["fp32"],
             found["watts"],

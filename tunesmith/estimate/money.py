@@ -34,10 +34,13 @@ class Price:
     devices: int = 1
     """That are rented together."""
     date: str = ""
+    """When it was that."""
     source: str = ""
+    """Who says so, in a few words."""
+    url: str = ""
 
     def __str__(self) -> str:
-        when = f", {self.way}, of {self.date}" if self.date else ""
+        when = f", {self.way}, of {self.date} ({self.source})" if self.date else ""
         return f"{self.name}{when}: {self.currency} {self.each:.2f} a device and hour"
 
     def of(self, seconds: Range, devices: int) -> Range:
@@ -47,8 +50,11 @@ class Price:
 
 
 def prices(device: str) -> list[Price]:
-    """What the device can be had for, the cheapest first.  Raises OptionError for a file that is not as it must be."""
-    found = {instance["name"]: instance for file in _files() for instance in _read(file)}
+    """What the device can be had for: by a file of one's own first, then by the package's, the cheapest first.  Raises
+    OptionError for a file that is not as it must be."""
+    files = [_read(file) for file in _files()]
+    own = {instance["name"] for instances in files[1:] for instance in instances}
+    found = {instance["name"]: instance for instances in files for instance in instances}
     made = [
         Price(
             instance["name"],
@@ -59,12 +65,13 @@ def prices(device: str) -> list[Price]:
             instance["devices"],
             str(instance["date"]),
             instance["source"],
+            instance.get("url", ""),
         )
         for instance in found.values()
         for way in ("on_demand", "spot")
         if way in instance and instance["device"] == device
     ]
-    return sorted(made, key=lambda price: price.each)
+    return sorted(made, key=lambda price: (price.name not in own, price.each))
 
 
 def electricity(watts: float, per_kwh: float, currency: str) -> Price:

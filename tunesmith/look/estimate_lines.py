@@ -57,7 +57,8 @@ class Estimate:
             "change": self.change.options if self.change else None,
             "seconds": asdict(times) | {"total": asdict(times.total)} if times else None,
             "money": [
-                {"price": str(price), "currency": price.currency, **asdict(price.of(times.total, case.ranks))}
+                {"price": str(price), "currency": price.currency, "date": price.date, "source": price.source}
+                | {"url": price.url, **asdict(price.of(times.total, case.ranks))}
                 for price in self.prices
                 if times
             ],

@@ -9,8 +9,8 @@ from tunesmith.estimate.money import Price
 
 
 def price_of(cfg: Config, device: Device) -> Sequence[Price]:
-    """Prices of one device and hour, the cheapest first: the option's alone where it is written, then electricity, then the
-    table's."""
+    """Prices of one device and hour: the option's alone where it is written, then electricity, then those of one's own file
+    and the table, the cheapest of each first."""
     train = cfg.train
     if train.price is not None:
         return [Price("your price", train.price, train.currency)]

@@ -45,7 +45,7 @@ class Foretold:
             found["seconds"] = asdict(self.seconds)
             if self.price is not None:
                 cost = self.price.of(self.seconds, self.case.ranks)
-                found["money"] = {"currency": self.price.currency, **asdict(cost)}
+                found["money"] = {"price": str(self.price), "currency": self.price.currency, **asdict(cost)}
         return found
 
 
@@ -65,7 +65,7 @@ def foretell(session: Session, began: float) -> Foretold:
     resident = device.needs(session.memory) if device.kind == "cpu" else session.memory.total
     found = Foretold(case, session.memory, resident, seconds, price, began, session.position.step)
     if seconds is not None:
-        cost = f"; {money(price.of(seconds, case.ranks), price.currency)}" if price else ""
+        cost = f"; {money(price.of(seconds, case.ranks), price.currency)} at {price}" if price else ""
         say(f"estimate: {durations(seconds)} for {session.due.total - session.position.step:,} steps{cost}")
     return found
 
