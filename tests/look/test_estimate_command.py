@@ -88,6 +88,15 @@ def test_an_architecture_without_formulas_is_traced(
     assert "time          not known" in text
 
 
+@pytest.mark.parametrize("optim", ["adafactor", "muon"])
+def test_an_optimizer_without_formulas_is_tried(
+    words: list[str], capsys: pytest.CaptureFixture[str], optim: str
+) -> None:
+    (found,) = json.loads(told(capsys, *words, f"optim={optim}", "--json"))
+    plain = json.loads(told(capsys, *words, "optim=adamw_torch", "--json"))[0]["memory_bytes"]["optimizer"]
+    assert found["by"] == "trace" and 0 < found["memory_bytes"]["optimizer"] < plain
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -26,6 +26,7 @@ from tunesmith.config.schema import Config
 from tunesmith.data.sample import Batch
 from tunesmith.estimate.live import Live
 from tunesmith.estimate.shapes import packed_bytes
+from tunesmith.estimate.state import state
 from tunesmith.losses import pieces
 from tunesmith.models import predict, ragged, recompute
 from tunesmith.models.elementwise import add_rows_read, lighten
@@ -73,7 +74,12 @@ def trace(
         with FakeTensorMode(allow_non_fake_inputs=True):
             _fill(model)
             model.train()
-            return _step(cfg, model, precision, _batch(lengths, places))
+            gradients, peak = _step(model, precision, _batch(lengths, places))
+        kept = state(build.build(model, cfg.optim))  # beyond the fake mode: optimizers read numbers
+    weights = list(model.parameters())
+    trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+    to_come = kept.kept + max(peak, gradients + kept.moving)
+    return Traced(sum(weight.nbytes for weight in weights), trained, kept.kept, to_come)
 
 
 def _built(cfg: Config, config: PreTrainedConfig, precision: Precision, bits: int | None, *, gpu: bool) -> nn.Module:
@@ -160,26 +166,21 @@ def _batch(lengths: Sequence[int], places: int) -> Batch:
     )
 
 
-def _step(cfg: Config, model: nn.Module, precision: Precision, batch: Batch) -> Traced:
+def _step(model: nn.Module, precision: Precision, batch: Batch) -> tuple[int, int]:
+    """Bytes of the gradients, and the most until they are there, beyond weights and what the optimizer keeps."""
     policy = _asked(model)
-    weights = list(model.parameters())
-    trained = [weight for weight in weights if weight.requires_grad]
     dtype = precision.autocast
     autocast = nullcontext() if dtype is None else torch.autocast("cpu", dtype, cache_enabled=False)
     with Live() as live:
-        optimizer = build.build(model, cfg.optim)
-        for weight in trained:
-            weight.grad = torch.zeros_like(weight)
-        optimizer.step()
-        kept = live.now - sum(weight.nbytes for weight in trained)
-        live.peak = live.now
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.grad = torch.zeros_like(weight)
+        gradients = live.peak = live.now
         with autocast:
             cost = NextToken()(policy, batch).total
         cost.backward()
         del cost
-        optimizer.step()
-        peak = live.peak
-    return Traced(sum(weight.nbytes for weight in weights), sum(weight.numel() for weight in trained), kept, peak)
+        return gradients, live.peak
 
 
 def _asked(model: nn.Module) -> predict.Predictor:
