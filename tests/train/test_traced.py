@@ -53,6 +53,6 @@ def test_every_optimizer(name: str, kind: str, tiny_model: Path) -> None:
     with log.muted():
         real = real_bytes(cfg, config)
     blocks = name in ("adamw_torch_8bit", "adamw_torch_4bit")  # of numbers, each with a table of its own
-    assert found.optimizer == pytest.approx(real, rel=0.03 if blocks else 0)
+    assert found.optimizer == pytest.approx(real, rel=0.1 if blocks else 0)
     assert real > 0 or name == "sgd"
     assert found.to_come >= found.optimizer + 4 * found.trained
