@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from surroundings import REPOSITORY, clean_environment
+
+from tunesmith.config.load import DEBUG_VARIABLE
 
 # Before torch is imported: tiny models gain nothing from a second thread, and threads that wait for one another cost
 # many times the work where cores are shared.
@@ -20,6 +22,13 @@ os.environ["TUNESMITH_LANG"] = "en"
 def own_prepared_data(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests' prepared data out of the user's cache."""
     os.environ["TUNESMITH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_debugging() -> Iterator[None]:
+    """A run with `debug: true` tells all that come after it in its process to show where errors come from; not in tests."""
+    yield
+    os.environ.pop(DEBUG_VARIABLE, None)
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,9 @@ EXTRAS = {
     "eval": "lm-eval",
     "bitsandbytes": "bitsandbytes",
     "hqq": "hqq",
+    "torchao": "torchao",
+    "schedulefree": "schedulefree",
+    "optimi": "torch-optimi",
 }
 """Extra -> the package it brings."""
 

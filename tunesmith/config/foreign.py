@@ -5,6 +5,7 @@ Read only when a file or command line holds a name that is no option of ours.
 
 from typing import Any
 
+_SAME_GRADIENTS = "the same is computed with all gradients kept, which takes more memory"
 _ALWAYS_LOADED_ONCE = "weights are always loaded without a second copy"
 _OWN_LOOP = "it belongs to Transformers' Trainer, which is not used here"
 _NO_PROCESS_TRICKS = "processes are set up by this program itself"
@@ -22,6 +23,8 @@ _SWANLAB = "set it in SwanLab's own environment variables"
 _TRACKIO = "set it in Trackio's own environment variables"
 
 INERT: dict[str, str] = {
+    "galore_layerwise": _SAME_GRADIENTS,
+    "apollo_layerwise": _SAME_GRADIENTS,
     "low_cpu_mem_usage": _ALWAYS_LOADED_ONCE,
     "ddp_find_unused_parameters": "every trained weight takes part in each step",
     "ddp_bucket_cap_mb": _NO_PROCESS_TRICKS,
@@ -215,8 +218,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "module_dropout": (*_OFF, 0.0),
     "oft_block_size": (*_OFF, 32),
     "oft_target": (*_OFF, "all"),
-    "galore_layerwise": _OFF,
-    "apollo_layerwise": _OFF,
     "use_mca": _OFF,
     "use_kt": _OFF,
     "use_ray": _OFF,
@@ -256,8 +257,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
 
 INSTEAD: dict[str, str] = {
     "use_swanlab": "write `report_to: swanlab`",
-    "galore_layerwise": "without it the same is computed, with all gradients kept",
-    "apollo_layerwise": "without it the same is computed, with all gradients kept",
     "adafactor": "write `optim: adafactor`",
     "max_length": "write `max_new_tokens`, which counts the answer alone",
     "generation_max_length": "write `max_new_tokens`, which counts the answer alone",
