@@ -1,12 +1,14 @@
 """`tunesmith estimate`: steps are the trainer's, what does not fit is told with a diff, methods stand against devices."""
 
 import json
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tunesmith import cli
-from tunesmith.estimate import devices
+from tunesmith.estimate import devices, history
 from tunesmith.train import machine
 
 
@@ -97,10 +99,51 @@ def test_an_optimizer_without_formulas_is_tried(
     assert found["by"] == "trace" and 0 < found["memory_bytes"]["optimizer"] < plain
 
 
+def test_a_few_steps_calibrate_this_estimate_and_later_ones(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(history.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path)
+    usual = json.loads(told(capsys, *words, "--json"))[0]
+    (found,) = json.loads(told(capsys, *words, "--json", "--calibrate"))
+    assert "calibrated" not in usual
+    measured = found["calibrated"]
+    assert measured["steps"] == 3 and measured["tokens_per_second"] > 0 and measured["peak_bytes"] > 100 << 20
+    (line,) = (tmp_path / "cache" / history.NAME).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["share"] > 0
+    assert found["seconds"]["training"] != usual["seconds"]["training"]
+    assert not list((tmp_path / "temporary").iterdir()) and not (tmp_path / "saves").exists()
+    text = told(capsys, *words)
+    assert "as in 1 finished run here" in text and "calibrated" not in text
+
+
+def test_without_a_cache_what_is_measured_is_only_told(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(history.VARIABLE, str(tmp_path / "cache"))
+    text = told(capsys, *words, "disable_cache=true", "--calibrate", "val_size=10", "save_best_model=true")
+    assert re.search(r"calibrated    [\d,]+ tokens a second in 3 steps, memory .* \(estimate .*\)", text)
+    assert not (tmp_path / "cache" / history.NAME).exists()
+
+
+def test_calibrating_needs_weights(
+    words: list[str], capsys: pytest.CaptureFixture[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "no_weights").mkdir()
+    for file in tiny_model.iterdir():
+        if file.suffix in (".json", ".jinja"):
+            (tmp_path / "no_weights" / file.name).write_bytes(file.read_bytes())
+    model = f"model_name_or_path={tmp_path / 'no_weights'}"
+    assert "weights" in told(capsys, *words, model, "--calibrate", code=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--devices", "a100-8"], "--devices: unknown device 'a100-8'; did you mean 'a100-80'?"),
+        (["--calibrate", "--devices", "a100-80"], "--calibrate: steps can be made on this machine (CPU"),
         (["--compare", "full,lorra"], "--compare: unknown method 'lorra'; did you mean 'lora'?"),
         (["--compare", "full+zero4"], "--compare: unknown way to share 'zero4'; did you mean 'zero"),
         (["--device", "a100-80"], "must be one of"),

@@ -36,6 +36,7 @@ OWN_WORDS: dict[str, tuple[OwnWord, ...]] = {
     "estimate": (
         OwnWord("devices", "NAMES", "Devices to estimate for, `a100-80,4090`, or `all`. Default: this machine's."),
         OwnWord("compare", "METHODS", "A table of methods against devices: `full,lora,qlora`; `full+zero3` shares among devices."),
+        OwnWord("calibrate", "", "Train a few steps on this machine first, and go by what they reached; keeps nothing but the rate."),
         OwnWord("json", "", "Print the estimates as JSON."),
     ),
     "lint": (

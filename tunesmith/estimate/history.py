@@ -51,7 +51,7 @@ def _near(device: str, hidden: int) -> list[_Run]:
 
 def remember(device: str, hidden: int, share: float) -> None:
     """Add what a run reached; a disk that is full or not writable is no matter."""
-    line = json.dumps({"device": device, "hidden": hidden, "share": round(share, 4)}) + "\n"
+    line = json.dumps({"device": device, "hidden": hidden, "share": float(f"{share:.4g}")}) + "\n"
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         with _file().open("a", encoding="utf-8") as file:

@@ -1,5 +1,5 @@
 """`tunesmith estimate`: what a run will take of memory, time and money, before it starts.  Knows words and order; loads no
-weights."""
+weights but with `--calibrate`."""
 
 import json
 import time
@@ -14,8 +14,8 @@ METHODS = ("full", "freeze", "lora", "qlora")
 
 def estimate_command(arguments: list[str]) -> int:
     """Print the estimate; returns the exit code."""
-    own, others = own_words.take("estimate", arguments)
-    loaded = load(others, command="estimate")
+    own, words = own_words.take("estimate", arguments)
+    loaded = load(words, command="estimate")
     methods = _methods(own.get("compare"))
     from tunesmith.estimate import devices
 
@@ -26,17 +26,29 @@ def estimate_command(arguments: list[str]) -> int:
     from tunesmith.train.inputs import read_inputs
     from tunesmith.train.machine import here
 
+    machine = here(loaded.config.model)
+    if "calibrate" in own and (elsewhere := [each.name for each in wanted if each.name != machine.name]):
+        raise OptionError(
+            f"--calibrate: steps can be made on this machine ({machine.name}), not on {', '.join(elsewhere)}"
+        )
     began = time.perf_counter()
     inputs = read_inputs(loaded, keep=False)
     seconds = time.perf_counter() - began
     ranks = processes_of(loaded)
-    machine = here(loaded.config.model)
-    found = [lines.estimated(loaded.config, inputs, each, ranks, seconds) for each in wanted or [machine]]
+    measured = None
+    if "calibrate" in own:
+        from tunesmith.train.calibrate import calibrate
+
+        measured = calibrate(loaded.config, inputs)
+        lines.remembered(loaded.config, inputs, machine, measured)
+    found = [lines.estimated(loaded.config, inputs, each, ranks, seconds, measured) for each in wanted or [machine]]
     if "json" in own:
         say(json.dumps([each.as_dict() for each in found], ensure_ascii=False))
         return 0
     if methods:
         say(f"reading and preparing took {duration(seconds)}")
+        if measured is not None:
+            say(lines.told(measured))
         for line in lines.table(loaded.config, inputs, methods, wanted or [machine], ranks):
             say(line)
         return 0

@@ -13,9 +13,11 @@ from tunesmith.estimate.formula import FORMATS, trained
 from tunesmith.estimate.memory import Memory, gib
 from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
+from tunesmith.train.calibrate import Measured
 from tunesmith.train.costs import price_of
 from tunesmith.train.estimated import Case, Times, case_of, memory_of, method, times_of
 from tunesmith.train.fitting import Change, changed, cheapest
+from tunesmith.train.foretold import remember
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.machine import precision_on
 from tunesmith.train.timetable import sized
@@ -34,6 +36,8 @@ class Estimate:
     prices: Sequence[Price]
     change: Change | None
     """What would make it fit, where it does not."""
+    measured: Measured | None = None
+    """What a few real steps took."""
 
     @property
     def fits(self) -> bool:
@@ -62,7 +66,7 @@ class Estimate:
                 for price in self.prices
                 if times
             ],
-        }
+        } | ({"calibrated": self.measured.as_dict()} if self.measured else {})
 
     def lines(self) -> Iterator[str]:
         """For the screen."""
@@ -77,6 +81,9 @@ class Estimate:
         else:
             yield f"fit           no: {needs} would be needed"
             yield from self._ways_out()
+        if self.measured is not None:
+            said = device.needs(self.memory) if device.kind == "cpu" else self.memory.total
+            yield f"{told(self.measured)} (estimate {gib(said)})"
         yield from self._answering()
         yield from self._time()
 
@@ -129,8 +136,23 @@ class Estimate:
         yield f"assumed       {reached}"
 
 
-def estimated(cfg: Config, inputs: Inputs, device: Device, ranks: int, seconds: float) -> Estimate:
-    """The estimate of a run on this kind of device; reading and preparing took so many seconds."""
+def told(measured: Measured) -> str:
+    """What a few real steps took."""
+    speed, steps = f"{measured.tokens_per_second:,.0f} tokens a second", measured.steps
+    return f"calibrated    {speed} in {steps} step{'s' * (steps > 1)}, memory {gib(measured.peak_bytes)}"
+
+
+def remembered(cfg: Config, inputs: Inputs, device: Device, measured: Measured) -> None:
+    """Keep what share of its rate the device reached, for this estimate and later ones."""
+    case = case_of(cfg, inputs, device, ranks=1, precision=precision_on(device, cfg.model.compute_type))
+    remember(case, measured.tokens, measured.seconds)
+
+
+def estimated(
+    cfg: Config, inputs: Inputs, device: Device, ranks: int, seconds: float, measured: Measured | None = None
+) -> Estimate:
+    """The estimate of a run on this kind of device; reading and preparing took so many seconds, a few steps what `measured`
+    says."""
     precision = precision_on(device, cfg.model.compute_type)
     case = case_of(cfg, inputs, device, ranks=ranks, precision=precision, prepared_seconds=seconds)
     memory = memory_of(case)
@@ -141,6 +163,7 @@ def estimated(cfg: Config, inputs: Inputs, device: Device, ranks: int, seconds: 
         times_of(case, memory),
         price_of(cfg, device),
         None if fits or not case.is_known else cheapest(case),
+        measured,
     )
 
 

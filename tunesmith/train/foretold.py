@@ -102,12 +102,17 @@ def peak_bytes(session: Session) -> int:
 
 def _remember(session: Session, foretold: Foretold) -> None:
     """What share of the device's rate the run reached."""
-    case, now = foretold.case, session.position
-    if now.seconds < SHORTEST_SECONDS or case.shape is None or session.cfg.data.disable_cache:
+    if session.position.seconds >= SHORTEST_SECONDS:
+        remember(foretold.case, session.position.tokens, session.position.seconds)
+
+
+def remember(case: Case, tokens: int, seconds: float) -> None:
+    """What share of its rate a device reaches that trains so many tokens of the run, of all devices, in so many seconds."""
+    if case.shape is None or case.cfg.data.disable_cache:
         return
     trained, rate = method(case.cfg, case.shape), case.device.rate(case.way.formats.compute)
     if trained is None or not rate or not case.trained.tokens:
         return
-    rows = case.trained.times(now.tokens / case.trained.tokens / case.ranks)
+    rows = case.trained.times(tokens / case.trained.tokens / case.ranks)
     operations = work.training(case.shape, trained, rows, recomputed=bool(case.way.recomputed))
-    history.remember(case.device.name, case.shape.hidden, operations / now.seconds / rate)
+    history.remember(case.device.name, case.shape.hidden, operations / seconds / rate)
