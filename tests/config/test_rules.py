@@ -28,8 +28,6 @@ ERRORS = [
     (["--use_galore", "--use_apollo", "--finetuning_type", "full"],
      "--use_apollo true contradicts --use_galore true; both set optim"),
     (["--use_badam"], "--use_badam: badam is for whole weights, not for finetuning_type lora; choose full or freeze"),
-    (["--use_galore", "--galore_layerwise", "--finetuning_type", "full"],
-     "--galore_layerwise: not built yet; without it the same is computed, with all gradients kept"),
     (["--optim", "galore_adamw", "--finetuning_type", "full", "--galore_target", "q", "--optim_target_modules", "k"],
      "--galore_target: says the same as optim_target_modules; leave one out"),
     (["--lr_scheduler_type", "reduce_lr_on_plateau", "--val_size", "9"],
