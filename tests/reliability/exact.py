@@ -23,7 +23,7 @@ from tunesmith.train.session import Session
 TIMES = ("elapsed_time", "remaining_time", "throughput", "seconds", "time", "number")
 """What may differ between a run and one that was stopped on the way: times, and the numbers of events between."""
 
-POSITION_TIMES = ("seconds", "evaluation", "log_history")
+POSITION_TIMES = ("seconds", "evaluation", "best_evaluation", "log_history")
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "seven", "small", "blue", "birds", "over", "one", "sea"]
 

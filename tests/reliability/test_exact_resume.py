@@ -11,6 +11,7 @@ Options = dict[str, Any]
 
 PACKED: Options = {"packing": True, "cutoff_len": 256, "gradient_accumulation_steps": 1}
 STREAMED: Options = {"streaming": True, "max_steps": 6, "buffer_size": 8}
+VARIED = '{"copies": 2, "paraphrase": [["the cat", "a cat"], ["blue", "small"]]}'
 
 AXES: dict[str, dict[str, Options]] = {
     "method": {
@@ -76,6 +77,8 @@ AXES: dict[str, dict[str, Options]] = {
         "one by one": {"disable_speedups": "merged_batches", "per_device_train_batch_size": 1},
         "some held out": {"val_size": 3, "eval_steps": 2},
         "another seed": {"data_seed": 7, "max_samples": 17},
+        "varied": {"data_augmentation": True, "augment": VARIED, "val_size": 3, "eval_steps": 2},
+        "streamed, varied": STREAMED | {"data_augmentation": True, "augment": VARIED},
         "interleaved": {"dataset": "talk,more", "mix_strategy": "interleave_over", "num_train_epochs": 1},
         "streamed": STREAMED,
         "streamed in order": STREAMED | {"disable_shuffling": True},
@@ -177,6 +180,11 @@ def stop_and_go_on(run: Run, tmp_path: Path, made: Options, draw: random.Random)
 def test_a_stopped_run_ends_as_one_that_was_not(run: Run, tmp_path: Path, dropping: Path, number: int) -> None:
     _, made = case(number, dropping)
     stop_and_go_on(run, tmp_path, made, random.Random(number))
+
+
+@pytest.mark.parametrize("rows", ["varied", "streamed, varied"])
+def test_a_stopped_run_goes_on_with_the_same_variations(run: Run, tmp_path: Path, rows: str) -> None:
+    stop_and_go_on(run, tmp_path, AXES["rows"][rows] | {"lora_dropout": 0.2}, random.Random(rows))
 
 
 @pytest.mark.reliability
