@@ -16,7 +16,7 @@ from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.jobs import checkpoints
 from tunesmith.log import ModelError, OutOfMemory
 from tunesmith.models import weights
-from tunesmith.train import cheaper, predict, trial
+from tunesmith.train import changes, cheaper, predict, trial
 from tunesmith.train.cheaper import Situation, advice, cheapest
 from tunesmith.train.objectives import NextToken
 from tunesmith.train.session import Session
@@ -68,11 +68,13 @@ def test_before_the_first_step(
     told = ends("train", *words("run"))
     assert told.startswith("out of memory before the first step: a step takes ")
     assert "(most of it " in told and "activations " in told and "Tried to allocate 2.00 GiB" in told
-    changes = re.findall(r"(\w+: \w+(?: \+ \w+: \d+)?) would take", told)
-    assert changes == [
-        "per_device_train_batch_size: 1 + gradient_accumulation_steps: 8", "gradient_checkpointing: true",
-        "finetuning_type: lora",
+    one_row = "per_device_train_batch_size: 1 + gradient_accumulation_steps: 8"
+    said = re.findall(r"(\w+: \w+(?: \+ \w+: \w+)*) would take ([\d.]+)", told)
+    assert [text for text, _ in said] == [
+        f"{one_row} + gradient_checkpointing: auto + finetuning_type: lora",  # the cheapest that fits needs all
+        one_row, "gradient_checkpointing: true",
     ]  # fmt: skip
+    assert float(said[0][1]) < float(said[2][1])
     assert not checkpoints.every(tmp_path / "run")
 
 
@@ -238,7 +240,7 @@ def said(situation: Callable[..., Situation]) -> Iterator[Callable[..., dict[str
         step = now.step(now.division)
         assert step is not None
         found = cheapest(now, step, None)
-        return {change.text: change.leaves.total for change in found} | {"now": now.peak(step).total}
+        return {each.change.text: each.memory.total for each in found} | {"now": now.peak(step).total}
 
     yield changes
 
@@ -268,23 +270,23 @@ def test_nothing_is_told_that_does_not_help(situation: Callable[..., Situation])
     step = smallest.step(smallest.division)
     assert step is not None
     linear = 4 * (32 * 32 * 2 + 32 * 16 * 2 + 32 * 64 * 3) * 2  # bytes of two layers in fp32
-    (change,) = cheapest(smallest, step, None)
-    assert step.weights - change.leaves.weights == linear - linear // 4 * (0.5 + 4 / 64)
+    (found,) = cheapest(smallest, step, None)
+    assert step.weights - found.memory.weights == linear - linear // 4 * (0.5 + 4 / 64)
 
 
 def test_the_smallest_run_needs_a_smaller_model(
     situation: Callable[..., Situation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = situation(per_device_train_batch_size=1)
-    monkeypatch.setattr(cheaper, "CHANGES", ())
+    monkeypatch.setattr(cheaper, "single", lambda cfg, **of: [])
     assert advice(now).endswith("; a smaller model takes less")
 
 
 def test_rows_are_cut_to_half_the_longest(situation: Callable[..., Situation], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cheaper, "SHORTEST_TOKENS", 2)
+    monkeypatch.setattr(changes, "SHORTEST_TOKENS", 2)
     now = situation(per_device_train_batch_size=1)
     longest = int(now.prepared.train.lengths.max())
     step = now.step(now.division)
     assert step is not None
-    found = {change.text: change.leaves for change in cheapest(now, step, None)}
+    found = {each.change.text: each.memory for each in cheapest(now, step, None)}
     assert found[f"cutoff_len: {longest // 2}"].activations < 0.6 * step.peak().activations

@@ -14,9 +14,10 @@ from tunesmith.estimate.memory import Memory, gib
 from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
 from tunesmith.train.calibrate import Measured
+from tunesmith.train.changes import Taking, changed
 from tunesmith.train.costs import price_of
 from tunesmith.train.estimated import Case, Times, case_of, memory_of, method, times_of
-from tunesmith.train.fitting import Change, changed, cheapest
+from tunesmith.train.fitting import cheapest
 from tunesmith.train.foretold import remember
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.machine import precision_on
@@ -34,7 +35,7 @@ class Estimate:
     memory: Memory
     times: Times | None
     prices: Sequence[Price]
-    change: Change | None
+    change: Taking | None
     """What would make it fit, where it does not."""
     measured: Measured | None = None
     """What a few real steps took."""
@@ -58,7 +59,7 @@ class Estimate:
             "peak_bytes": case.device.needs(self.memory) if case.device.kind == "cpu" else self.memory.total,
             "device_bytes": case.device.memory,
             "fits": self.fits,
-            "change": self.change.options if self.change else None,
+            "change": self.change.change.options if self.change else None,
             "seconds": asdict(times) | {"total": asdict(times.total)} if times else None,
             "money": [
                 {"price": str(price), "currency": price.currency, "date": price.date, "source": price.source}
@@ -91,9 +92,10 @@ class Estimate:
         if self.change is None:
             yield "              no change of options alone makes it fit; more devices would have to share it"
             return
-        same = "the same is learned" if self.change.same_result else "this changes what is learned"
-        yield f"              the cheapest change that fits ({gib(self.case.device.needs(self.change.memory))}; {same}):"
-        yield from (f"              {line}" for line in self.change.diff(self.case.cfg))
+        change, needed = self.change.change, self.case.device.needs(self.change.memory)
+        same = "the same is learned" if change.same_result else "this changes what is learned"
+        yield f"              the cheapest change that fits ({gib(needed)}; {same}):"
+        yield from (f"              {line}" for line in change.diff(self.case.cfg))
 
     def _answering(self) -> Iterator[str]:
         """Keys and values where rows are answered."""

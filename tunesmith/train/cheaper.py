@@ -1,9 +1,9 @@
-"""What to change so that a step takes less memory: the cheapest changes that help, each with what it leaves by the estimate.
-Knows a run's options and what is measured of its model."""
+"""What a step takes with other options, as a run's own model shows it where memory is short or ran out.  Knows a run's options
+and what is measured of its model; which changes there are, `changes.py` knows."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tunesmith.models import recompute, structure
 from tunesmith.models.predict import Predictor
 from tunesmith.shortage import ran_out
 from tunesmith.train import memory
+from tunesmith.train.changes import Change, Taking, combined, first_that_fits, single
 from tunesmith.train.objectives import Objective
 from tunesmith.train.runtime import Runtime
 
@@ -30,22 +31,11 @@ TOLD, BIGGEST = 3, 3
 HELPS = 0.98
 """A change that leaves more than this share of what is needed now is not worth a word."""
 
-SHORTEST_TOKENS = 64
-"""Rows are not cut below this."""
-
-RANK = 8
-"""Of the LoRA that is weighed against training all weights: the default."""
+MOST_COMBINED = 40
+"""Combinations that are weighed where no single change is enough: each is measured."""
 
 BYTES_OF_FOUR_BITS = 0.5 + 4 / 64
 """Of a weight: its bits, and its share of a float32 for each 64."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """`text`: options as they are to be written; `leaves`: what a step takes then."""
-
-    text: str
-    leaves: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +124,9 @@ def advice(now: Situation) -> str:
     terms = sorted(asdict(needed).items(), key=lambda term: -term[1])[:BIGGEST]
     shown = ", ".join(f"{name} {gib(size)}" for name, size in terms if size)
     if free is None:
-        return f"a step takes {gib(needed.total)} (most of it {shown}); {changes(now, step, free)}"
+        return f"a step takes {gib(needed.total)} (most of it {shown}); {told(now, step, free)}"
     left = f"{gib(needed.to_come)} of it to come and {gib(free)} free"
-    return f"a step takes {gib(needed.total)} (most of it {shown}), {left}; {changes(now, step, free)}"
+    return f"a step takes {gib(needed.total)} (most of it {shown}), {left}; {told(now, step, free)}"
 
 
 def warn_of_too_little(now: Situation, needed: Memory) -> None:
@@ -144,42 +134,89 @@ def warn_of_too_little(now: Situation, needed: Memory) -> None:
     free = free_bytes(now.runtime.device)
     if free is not None and needed.to_come > free and (step := now.step(now.division)):
         text = f"a step needs {gib(needed.to_come)} more, and {gib(free)} are free"
-        warn("memory", f"{text}; {changes(now, step, free)}")
+        warn("memory", f"{text}; {told(now, step, free)}")
 
 
-def changes(now: Situation, step: Step, free: int | None) -> str:
+def told(now: Situation, step: Step, free: int | None) -> str:
     """The cheapest changes, and what a step takes with each."""
-    found = [f"{change.text} would take {gib(change.leaves.total)} instead" for change in cheapest(now, step, free)]
+    found = [f"{each.change.text} would take {gib(each.memory.total)} instead" for each in cheapest(now, step, free)]
     return "; ".join(found) or "a smaller model takes less"
 
 
-def cheapest(now: Situation, step: Step, free: int | None) -> list[Change]:
-    """The first changes that help, from what only costs time to what trains otherwise."""
+def cheapest(now: Situation, step: Step, free: int | None) -> list[Taking]:
+    """The first single changes that help, of each kind the mildest that fits, or the strongest; where none of them fits, the
+    cheapest combination that does comes first."""
     enough = HELPS * now.peak(step).total
-    found = (change for ask in CHANGES for change in ask(now, step, free))
-    return list(islice((change for change in found if change.leaves.total <= enough), TOLD))
+    kinds = _kinds(now)
+    measured = (_of_one_kind(now, step, kind, free) for kind in kinds)
+    found = list(islice((each for each in measured if each and each.memory.total <= enough), TOLD))
+    if free is not None and not any(fits(each.memory, free) for each in found):
+        several = [each for each in combined(kinds) if not any(each in kind for kind in kinds)][:MOST_COMBINED]
+        best = first_that_fits(several, lambda each: leaves(now, step, each, free), lambda each: fits(each, free))
+        found = [*([best] if best else []), *found][:TOLD]
+    return found
 
 
-def _smaller_batch(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
-    """Fewer rows at once and more micro-batches: the same step.  As many as fit; where nobody knows, the most that are
-    fewer."""
-    size, accumulation = now.division.batch_size, now.division.accumulation
-    last: Change | None = None
-    for parts in (parts for parts in range(2, size + 1) if size % parts == 0):
-        made = now.step(replace(now.division, batch_size=size // parts, accumulation=accumulation * parts))
-        if made is None:
+def _kinds(now: Situation) -> list[list[Change]]:
+    precision = now.runtime.precision
+    return single(
+        now.cfg,
+        rows=now.division.batch_size,
+        accumulation=now.division.accumulation,
+        longest=_longest(now),
+        halves=precision.trained == torch.float32 and not precision.scaler,
+    )
+
+
+def fits(memory: Memory, free: int) -> bool:
+    """Whether what a step takes beside the weights that are there has room."""
+    return memory.to_come * MARGIN <= free
+
+
+def _of_one_kind(now: Situation, step: Step, kind: list[Change], free: int | None) -> Taking | None:
+    """The mildest that fits, else the strongest that can be measured; where nobody knows what is free, the mildest."""
+    last: Taking | None = None
+    for change in kind:
+        memory = leaves(now, step, change, free)
+        if memory is None:
             continue
-        more = "" if now.cfg.train.global_batch_size else f" + gradient_accumulation_steps: {accumulation * parts}"
-        last = Change(f"per_device_train_batch_size: {size // parts}{more}", now.peak(made))
-        if free is None or last.leaves.to_come * MARGIN <= free:
+        last = Taking(change, memory)
+        if free is None or fits(memory, free):
             break
-    if last is not None:
-        yield last
+    return last
 
 
-def _recompute(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
-    if now.cfg.model.gradient_checkpointing in (False, "selective"):
-        yield Change("gradient_checkpointing: true", recomputed(step).peak())
+def leaves(now: Situation, step: Step, change: Change, free: int | None) -> Memory | None:
+    """What a step takes with the change; None when even its measure has no room, or nobody knows for how much room to
+    recompute."""
+    options = change.options
+    way = options.get("gradient_checkpointing")
+    made: Step | None = None if way == "auto" and free is None else step
+    if made and ("per_device_train_batch_size" in options or "cutoff_len" in options):
+        made = _divided(now, options)
+    if made is None:
+        return None
+    if "finetuning_type" in options:
+        made = _with_adapters(now, made)
+    if "quantization_bit" in options or options.get("finetuning_type") == "qlora":
+        made = _in_few_bits(now, made)
+    if options.get("compute_type") == "pure_bf16":
+        made = _in_short_numbers(made)
+    if way == "auto" and free is not None:
+        made = replace(made, recomputed=recomputed(made).layers)
+        return made.peak(fewest_recomputed(made, free))
+    return now.peak(recomputed(made) if way else made)
+
+
+def _divided(now: Situation, options: dict[str, Any]) -> Step | None:
+    """The step of fewer or shorter rows."""
+    size = options.get("per_device_train_batch_size", now.division.batch_size)
+    times = now.division.batch_size // size
+    division = replace(now.division, batch_size=size, accumulation=now.division.accumulation * times)
+    tokens = options.get("cutoff_len")
+    if tokens is not None:
+        division = replace(division, row_tokens=min(tokens, division.row_tokens))
+    return now.step(division, tokens)
 
 
 def recomputed(step: Step) -> Step:
@@ -191,19 +228,8 @@ def recomputed(step: Step) -> Step:
     return replace(step, layers=layers)
 
 
-def _shorter_rows(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
-    """Rows at most half as long as the longest is."""
-    tokens = _longest(now) // 2
-    if tokens >= SHORTEST_TOKENS and (made := _with_rows_of(now, tokens)):
-        yield Change(f"cutoff_len: {tokens}", now.peak(made))
-
-
 def _longest(now: Situation) -> int:
     return now.division.row_tokens if now.prepared.stream else int(now.prepared.train.lengths.max(initial=0))
-
-
-def _with_rows_of(now: Situation, tokens: int) -> Step | None:
-    return now.step(replace(now.division, row_tokens=min(tokens, now.division.row_tokens)), tokens)
 
 
 def _guessed(now: Situation) -> Step | None:
@@ -213,7 +239,7 @@ def _guessed(now: Situation) -> Step | None:
         if len(whole.rows) > 1:
             made, tokens = now.step(now.division, parts=parts), now.largest_batch(parts).input_ids.numel()
         else:
-            made, tokens = _with_rows_of(now, _longest(now) // parts), whole.input_ids.numel() // parts
+            made, tokens = _divided(now, {"cutoff_len": _longest(now) // parts}), whole.input_ids.numel() // parts
         if made is not None:
             return _grown(made, whole.input_ids.numel() / max(tokens, 1))
     return None
@@ -229,17 +255,15 @@ def _grown(step: Step, factor: float) -> Step:
     return replace(step, layers=layers, recomputed=again, given=given, loss=loss)
 
 
-def _adapters(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
+def _with_adapters(now: Situation, step: Step) -> Step:
     """LoRA keeps gradients and an optimizer's state of a few numbers only."""
-    if now.cfg.tuning.finetuning_type == "lora":
-        return
-    model, precision = memory.bare(now.policy.model), now.runtime.precision
+    model, precision, rank = memory.bare(now.policy.model), now.runtime.precision, now.cfg.tuning.lora_rank
     linear = set(structure.linear_names(model))
     modules = [module for name, module in model.named_modules() if name in linear]
-    numbers = sum(RANK * sum(weight.shape) for each in modules for weight in each.parameters() if weight.ndim == 2)
+    numbers = sum(rank * sum(weight.shape) for each in modules for weight in each.parameters() if weight.ndim == 2)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     share = numbers / max(trained, 1)
-    smaller = replace(
+    return replace(
         step,
         weights=min(step.weights, precision.weights.itemsize * sum(weight.numel() for weight in model.parameters())),
         adapters=numbers * precision.trained.itemsize,
@@ -248,37 +272,24 @@ def _adapters(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
         moving=int(step.moving * share),
         after_loss=0,
     )
-    yield Change("finetuning_type: lora", now.peak(smaller))
 
 
-def _few_bits(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
+def _in_few_bits(now: Situation, step: Step) -> Step:
     """QLoRA holds the frozen linear weights in 4 bits, with a scale for each 64."""
-    if now.cfg.tuning.finetuning_type != "lora" or now.cfg.model.quantization_bit is not None:
-        return
     model = memory.bare(now.policy.model)
-    linear = set(structure.linear_names(model))
+    linear = {name for name in structure.linear_names(model) if ".lora_" not in name}
     held = [weight for name, module in model.named_modules() if name in linear for weight in module.parameters()]
-    frozen = [weight for weight in held if weight.ndim == 2 and not weight.requires_grad]
-    saved = sum(weight.nbytes - int(weight.numel() * BYTES_OF_FOUR_BITS) for weight in frozen)
-    yield Change("quantization_bit: 4", now.peak(replace(step, weights=step.weights - saved)))
+    itemsize = now.runtime.precision.weights.itemsize
+    numbers = sum(weight.numel() for weight in held if weight.ndim == 2)
+    return replace(step, weights=step.weights - int(numbers * (itemsize - BYTES_OF_FOUR_BITS)))
 
 
-def _short_numbers(now: Situation, step: Step, free: int | None) -> Iterator[Change]:
+def _in_short_numbers(step: Step) -> Step:
     """Trained weights, their gradients and what the optimizer keeps of them in two bytes a number instead of four."""
-    precision = now.runtime.precision
-    if precision.trained != torch.float32 or precision.scaler or now.cfg.tuning.finetuning_type == "lora":
-        return
-    shorter = replace(
+    return replace(
         step,
         weights=step.weights // 2,
         gradients=step.gradients // 2,
         optimizer=step.optimizer // 2,
         moving=step.moving // 2,
     )
-    yield Change("compute_type: pure_bf16", now.peak(shorter))
-
-
-CHANGES: tuple[Callable[[Situation, Step, int | None], Iterator[Change]], ...] = (
-    _smaller_batch, _recompute, _shorter_rows, _adapters, _few_bits, _short_numbers,
-)  # fmt: skip
-"""From what only costs time, and leaves the step as it is, to what trains otherwise."""

@@ -1,5 +1,5 @@
 """`fit: auto`: the options of a run changed until a step fits into the free memory.  Knows where a run keeps what was chosen; which
-changes there are, fitting.py knows."""
+changes there are, changes.py knows."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,9 @@ from tunesmith.estimate.free import free_bytes
 from tunesmith.estimate.memory import gib
 from tunesmith.jobs import folder as runs
 from tunesmith.log import note, warn
+from tunesmith.train.changes import changed
 from tunesmith.train.estimated import case_of, memory_of
-from tunesmith.train.fitting import changed, cheapest
+from tunesmith.train.fitting import cheapest
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.machine import here
 from tunesmith.train.runtime import Runtime
@@ -48,12 +49,11 @@ def _chosen(cfg: Config, inputs: Inputs, runtime: Runtime) -> dict[str, Any]:
     needed = memory_of(case)
     if device.fits(needed):
         return {}
-    change = cheapest(case, same_result=True)
-    if change is None:
+    best = cheapest(case, same_result=True)
+    if best is None:
         most, left = gib(needed.total), gib(free)
         warn("fit", f"a step takes {most}, {left} are free, and no change that learns the same makes it fit")
         return {}
-    written = ", ".join(f"{name}: {str(value).lower()}" for name, value in change.options.items())
-    before, after = gib(needed.total), gib(change.memory.total)
-    note("fit", f"{written}, since a step would take {before} and {gib(free)} are free; it takes {after} now")
-    return change.options
+    before, after = gib(needed.total), gib(best.memory.total)
+    note("fit", f"{best.change.text}, since a step would take {before} and {gib(free)} are free; it takes {after} now")
+    return best.change.options
