@@ -48,7 +48,7 @@ def test_a_page_tells_all(monkeypatch):
         "also:      optimizer, use_galore, use_apollo, use_badam, use_adam_mini, use_muon\nnames:     adamw_torch,"
         in explain.page("optim")
     )
-    assert "not built: fp8" in explain.page("compute_type")
+    assert "not built: rm, dpo" in explain.page("stage")
 
 
 def test_explain_takes_every_spelling_and_refuses_others(capsys):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from agreement import LENGTHS, METHODS, both
@@ -47,6 +48,20 @@ def test_targets_of_lora() -> None:
     assert named(r".*\.(q|v)_proj") == ["q_proj", "v_proj"]
     assert named("lm_head") is None
     assert named(r"model\.layers\.0\..*") is None
+
+
+def test_fp8_holds_what_is_frozen_in_half_the_bytes() -> None:
+    shape = shapes.read(config("llama").to_dict())
+    assert shape is not None
+    lora = formula.Method("lora", 8, tuple(shape.linears))
+    plain = formula.weights_bytes(shape, lora, formula.FORMATS["bf16"])
+    short = formula.weights_bytes(shape, replace(lora, bits=8), formula.FORMATS["fp8"])
+    linear = shape.layers * sum(each.numbers for each in shape.linears)
+    assert linear * 0.97 < plain - short < linear
+    full = formula.Method("full")
+    assert formula.weights_bytes(shape, full, formula.FORMATS["fp8"]) == formula.weights_bytes(
+        shape, full, formula.FORMATS["bf16"]
+    )
 
 
 def test_a_worked_example() -> None:

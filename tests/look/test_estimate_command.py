@@ -153,3 +153,13 @@ def test_calibrating_needs_weights(
 )
 def test_mistakes(words: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     assert said in told(capsys, *words, *arguments, code=2)
+
+
+def test_fp8_is_estimated_where_there_is_some(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def weights(kind: str, device: str) -> float:
+        text = told(capsys, *words, f"compute_type={kind}", "--devices", device, "--json")
+        return json.loads(text)[0]["memory_bytes"]["weights"]
+
+    assert weights("fp8", "h100-80") < weights("bf16", "h100-80")
+    text = told(capsys, *words, "compute_type=fp8", "--devices", "a100-80", code=2)
+    assert "fp8 needs a GPU of compute capability 8.9 or more, which a100-80 is not" in text

@@ -365,17 +365,24 @@ def test_precision_on_the_cpu(
     assert resolve("fp32", CPU).autocast is None
     with pytest.raises(OptionError, match="fp16 does not work on this cpu; it supports bf16, pure_bf16, fp32"):
         resolve("fp16", CPU)
-    with pytest.raises(OptionError, match="not built yet"):
+    with pytest.raises(
+        OptionError, match=r"fp8 needs a GPU of compute capability 8\.9 or more; this cpu supports bf16, pure"
+    ):
         resolve("fp8", CPU)
 
 
 @pytest.mark.parametrize("has_bf16", [False, True])
 def test_precision_on_a_gpu(has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0) if has_bf16 else (7, 5))
     gpu = torch.device("cuda")
     assert precision.resolve_compute_type("auto", gpu).name == ("bf16" if has_bf16 else "fp32")
     assert precision.resolve_compute_type("fp16", gpu).scaler
+    if has_bf16:
+        assert precision.resolve_compute_type("fp8", gpu).short
     if not has_bf16:
+        with pytest.raises(OptionError, match="this cuda supports fp16, fp32"):
+            precision.resolve_compute_type("fp8", gpu)
         with pytest.raises(OptionError, match="bf16 does not work on this cuda; it supports fp16, fp32"):
             precision.resolve_compute_type("bf16", gpu)
 

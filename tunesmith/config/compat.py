@@ -96,6 +96,9 @@ BESIDE_SWITCHES: dict[tuple[str, str], str] = {
 }
 """What a switch means, and the optimizer that is named beside it elsewhere -> ours for both."""
 
+BOTH_SWITCHES = {("fp8", "bf16")}
+"""Two switches that elsewhere are written together, and mean the first: what is not fp8 is bf16."""
+
 RATIOS: dict[str, str] = {"warmup_ratio": "warmup_steps"}
 """Spellings that take a fraction of the run only, below 1."""
 

@@ -29,6 +29,7 @@ class Device:
     fp32: float
     watts: float
     bf16: bool = True
+    fp8: bool = False
     taken: int = CONTEXT_BYTES
 
     def fits(self, memory: Memory) -> bool:
@@ -57,6 +58,7 @@ def _table() -> dict[str, Device]:
             found["fp32"],
             found["watts"],
             bf16=found.get("bf16", True),
+            fp8=found.get("fp8", False),
         )
         for name, found in read.items()
     }

@@ -29,6 +29,8 @@ class Formats:
     compute: int
     frozen: int
     trained: int
+    short: bool = False
+    """Linear layers make copies in 8 bits of what they multiply."""
 
 
 FORMATS = {
@@ -36,6 +38,7 @@ FORMATS = {
     "bf16": Formats(2, 2, 4),
     "fp16": Formats(2, 2, 4),
     "pure_bf16": Formats(2, 2, 2),
+    "fp8": Formats(2, 2, 4, short=True),
 }
 
 
@@ -142,7 +145,7 @@ def _layer(shape: Shape, method: Method, load: Load, way: Way, number: int, wide
     forward = kept + parts.forward()
     if number < lowest:
         return Layer(kept=0, forward=forward, backward=0)
-    return Layer(kept=kept, forward=forward, backward=kept + max(parts.backward()))
+    return Layer(kept=kept, forward=forward, backward=kept + parts.scaling() + max(parts.backward()))
 
 
 def _recomputed(layer: Layer, result: int, way: Way) -> Layer:
@@ -238,13 +241,17 @@ class _Parts:
         ends = shape.hidden * tokens * self._computed
         if shape.norms != "before" and self._computed != FLOAT:
             ends = shape.hidden * tokens * 2 * FLOAT
-        return max(ends, ends + self._made_long() - shape.hidden * tokens * self.wide)
+        return self.scaling() + max(ends, ends + self._made_long() - shape.hidden * tokens * self.wide)
 
     def _made_long(self) -> int:
         """A weight made of its short form."""
         if not self.method.bits:
             return 0
         return self._computed * self.shape.intermediate * self.shape.hidden
+
+    def scaling(self) -> int:
+        """What the widest product is made of in 8 bits, and in fp32 before."""
+        return self.load.tokens * self.shape.intermediate * (2 * FLOAT + 1) if self.way.formats.short else 0
 
     def backward(self) -> Iterator[int]:
         """Beyond what was kept, at the moments that may take most: the highest norm, the gate, the widest product."""

@@ -173,7 +173,7 @@ def about_run(found: Estimate, inputs: Inputs) -> Iterator[str]:
     """What is the same on every device: the model, the rows, the steps."""
     case = found.case
     kind, shape = case.cfg.tuning.finetuning_type, case.shape
-    if shape is not None and (how := method(case.cfg, shape)) is not None:
+    if shape is not None and (how := method(case.cfg, shape, case.precision)) is not None:
         numbers, _ = trained(shape, how)
         yield f"model         {shape.model_type}, {shape.numbers:,} weights; {kind} trains {numbers:,}"
     else:

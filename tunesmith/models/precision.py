@@ -29,6 +29,8 @@ class Precision:
     weights: torch.dtype
     trained: torch.dtype
     scaler: bool = False
+    short: bool = False
+    """Whether the products of linear layers are made of numbers of 8 bits."""
 
     def load_dtype(self, cfg: TuningConfig) -> torch.dtype:
         """The format to load a base model in: the trained weights' one whenever some of its own weights are trained,
@@ -42,6 +44,7 @@ BY_NAME = {
     "bf16": Precision("bf16", torch.bfloat16, torch.bfloat16, torch.float32),
     "pure_bf16": Precision("pure_bf16", None, torch.bfloat16, torch.bfloat16),
     "fp16": Precision("fp16", torch.float16, torch.float16, torch.float32, scaler=True),
+    "fp8": Precision("fp8", torch.bfloat16, torch.bfloat16, torch.float32, short=True),
 }
 
 
@@ -49,10 +52,13 @@ def resolve_compute_type(name: str, device: torch.device) -> Precision:
     """The formats for `compute_type` on `device`.  Raises OptionError naming what the device supports."""
     if name == "auto":
         return BY_NAME["bf16" if is_fast_bf16(device) else "fp32"]
-    if name == "fp8":
-        raise OptionError("compute_type: fp8 is not built yet")
     supported = _supported(device)
     if name not in supported:
+        if name == "fp8":
+            raise OptionError(
+                f"compute_type: fp8 needs a GPU of compute capability 8.9 or more; this {device.type} supports "
+                f"{', '.join(supported)}"
+            )
         raise OptionError(
             f"compute_type: {name} does not work on this {device.type}; it supports {', '.join(supported)}"
         )
@@ -73,9 +79,15 @@ def settle(model: PreTrainedModel, precision: Precision) -> None:
 
 
 def _supported(device: torch.device) -> list[str]:
+    short = ["fp8"] if has_fp8(device) else []
     if device.type == "cpu":
-        return ["bf16", "pure_bf16", "fp32"]
-    return ["bf16", "pure_bf16", "fp16", "fp32"] if is_fast_bf16(device) else ["fp16", "fp32"]
+        return ["bf16", "pure_bf16", "fp32", *short]
+    return ["bf16", "pure_bf16", "fp16", "fp32", *short] if is_fast_bf16(device) else ["fp16", "fp32"]
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Whether the device multiplies numbers of 8 bits by itself."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def is_fast_bf16(device: torch.device) -> bool:

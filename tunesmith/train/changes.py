@@ -123,7 +123,9 @@ def _methods(cfg: Config) -> Iterator[Change]:
     if cfg.tuning.finetuning_type in ("full", "freeze"):
         yield Change({"finetuning_type": "lora"}, ADAPTING)
         yield Change({"finetuning_type": "qlora"}, ADAPTING * QUANTIZING)
-    elif cfg.tuning.finetuning_type == "lora" and cfg.model.quantization_bit is None:
+    elif (
+        cfg.tuning.finetuning_type == "lora" and cfg.model.quantization_bit is None and cfg.model.compute_type != "fp8"
+    ):
         yield Change({"quantization_bit": 4}, QUANTIZING)
 
 

@@ -5,6 +5,7 @@ from tunesmith import compiled
 from tunesmith.config.model import ModelConfig
 from tunesmith.data.report import Report
 from tunesmith.log import note
+from tunesmith.models import float8
 from tunesmith.models.elementwise import elements
 from tunesmith.models.predict import Predictor
 from tunesmith.train.runtime import Runtime
@@ -40,7 +41,7 @@ def settle(
 
 def earned(cfg: ModelConfig, policy: Predictor, report: Report, passes: float, runtime: Runtime) -> float:
     """Seconds that each process saves in `passes` passes over the rows."""
-    width = elements(policy)
+    width = elements(policy) + float8.elements(policy)
     vocabulary = 0 if "fused_loss" in cfg.disable_speedups else policy.model.config.get_text_config().vocab_size
     each = report.tokens * width + report.trained_tokens * vocabulary
     return compiled.earns(each * passes / runtime.world_size, runtime.device)

@@ -70,7 +70,7 @@ class Case:
         cfg = self.cfg
         return (
             self.shape is not None
-            and method(cfg, self.shape) is not None
+            and method(cfg, self.shape, self.precision) is not None
             and cfg.optim.optim in KEPT
             and not cfg.optim.optim_args
             and cfg.model.gradient_checkpointing != "selective"
@@ -133,7 +133,15 @@ def _rows(samples: Samples, places: int) -> Rows:
     return Rows(float(lengths.sum()), float(places), float((lengths * lengths).sum()))
 
 
-def method(cfg: Config, shape: Shape) -> Method | None:
+def bits_of(cfg: Config, precision: str) -> int | None:
+    """What frozen linear layers are held in beside an adapter; None: in no short form."""
+    if cfg.tuning.finetuning_type not in ("lora", "qlora"):
+        return None
+    least = 4 if cfg.tuning.finetuning_type == "qlora" else 8 if precision == "fp8" else None
+    return cfg.model.quantization_bit or least
+
+
+def method(cfg: Config, shape: Shape, precision: str) -> Method | None:
     """What is trained; None where formulas do not know it."""
     tuning = cfg.tuning
     if tuning.finetuning_type == "full":
@@ -145,17 +153,14 @@ def method(cfg: Config, shape: Shape) -> Method | None:
     targets = shapes.adapted(shape, tuning.lora_target)
     if targets is None or tuning.use_dora or tuning.additional_target or tuning.lora_dropout:
         return None
-    bits = cfg.model.quantization_bit
-    if bits is None and tuning.finetuning_type == "qlora":
-        bits = 4
-    return Method("lora", tuning.lora_rank, tuple(targets), bits=bits)
+    return Method("lora", tuning.lora_rank, tuple(targets), bits=bits_of(cfg, precision))
 
 
 def step_of(case: Case) -> formula.Step | None:
     """The parts of a step by formulas; None where there are none."""
     if not case.is_known or case.shape is None:
         return None
-    trained = method(case.cfg, case.shape)
+    trained = method(case.cfg, case.shape, case.precision)
     assert trained is not None
     return formula.step(case.shape, trained, case.load, case.way, case.cfg.optim.optim)
 
@@ -189,7 +194,7 @@ def _traced(case: Case) -> Memory:
 
     kind = case.config.get("model_type", "")
     config = AutoConfig.for_model(kind, **{k: v for k, v in case.config.items() if k != "model_type"})
-    bits = case.cfg.model.quantization_bit or (4 if case.cfg.tuning.finetuning_type == "qlora" else None)
+    bits = bits_of(case.cfg, case.precision)
     tuning = case.cfg.tuning
     if tuning.finetuning_type == "qlora":
         tuning = tuning.model_copy(update={"finetuning_type": "lora"})
@@ -206,7 +211,7 @@ def _traced(case: Case) -> Memory:
 
 def numbers_of(case: Case) -> float | None:
     """Operations of the whole run on one device; None where nobody knows."""
-    if case.shape is None or (trained := method(case.cfg, case.shape)) is None:
+    if case.shape is None or (trained := method(case.cfg, case.shape, case.precision)) is None:
         return None
     each = case.trained.times(1 / case.ranks)
     return work.training(case.shape, trained, each, recomputed=bool(case.way.recomputed))

@@ -110,7 +110,7 @@ def remember(case: Case, tokens: int, seconds: float) -> None:
     """What share of its rate a device reaches that trains so many tokens of the run, of all devices, in so many seconds."""
     if case.shape is None or case.cfg.data.disable_cache:
         return
-    trained, rate = method(case.cfg, case.shape), case.device.rate(case.way.formats.compute)
+    trained, rate = method(case.cfg, case.shape, case.precision), case.device.rate(case.way.formats.compute)
     if trained is None or not rate or not case.trained.tokens:
         return
     rows = case.trained.times(tokens / case.trained.tokens / case.ranks)

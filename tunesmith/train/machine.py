@@ -10,7 +10,8 @@ import torch
 from tunesmith.config.model import ModelConfig
 from tunesmith.estimate import devices
 from tunesmith.estimate.devices import Device
-from tunesmith.models.precision import CPU_FLAGS, cpu_flags, is_fast_bf16
+from tunesmith.log import OptionError
+from tunesmith.models.precision import CPU_FLAGS, cpu_flags, has_fp8, is_fast_bf16
 
 CPU_BYTES = 520 << 20
 """What the interpreter, torch, transformers and a tokenizer have resident on a CPU before a weight is there; see
@@ -30,7 +31,8 @@ def here(cfg: ModelConfig) -> Device:
         watts = like.watts if like else 0.0
         name = like.name if like else found.name
         bf16 = is_fast_bf16(torch.device("cuda"))
-        return Device(name, "cuda", found.total_memory, half, fp32, watts, bf16=bf16)
+        fp8 = has_fp8(torch.device("cuda"))
+        return Device(name, "cuda", found.total_memory, half, fp32, watts, bf16=bf16, fp8=fp8)
     cpu = torch.device("cpu")
     fp32, bf16 = _rate(cpu, torch.float32), any(flag in cpu_flags() for flag in CPU_FLAGS)
     half = _rate(cpu, torch.bfloat16) if bf16 else fp32 / 4
@@ -49,9 +51,13 @@ def cpu_name() -> str:
 
 
 def precision_on(device: Device, written: str) -> str:
-    """The name of the precision that `compute_type` means there."""
+    """The name of the precision that `compute_type` means there.  Raises OptionError where it has no fp8."""
     if written == "auto":
         return "bf16" if device.bf16 else "fp32"
+    if written == "fp8" and not device.fp8:
+        raise OptionError(
+            f"compute_type: fp8 needs a GPU of compute capability 8.9 or more, which {device.name} is not"
+        )
     return written
 
 

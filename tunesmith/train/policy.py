@@ -13,7 +13,7 @@ from tunesmith.files import sha256_of
 from tunesmith.log import ModelError, note
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
-from tunesmith.models import flex, liger, ragged
+from tunesmith.models import flex, float8, liger, ragged
 from tunesmith.models.elementwise import add_rows_read, lighten
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
@@ -112,6 +112,8 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
         )
     if isolated and needed and not chosen.ragged:
         raise ModelError(f"packing: {plain} lets samples in one row see each other in this model; set packing: false")
+    if runtime.precision.short:  # after the trial, whose ways it would set apart
+        note("compute_type", f"{float8.take(model)} linear layers compute in fp8, the rest in bf16")
     now = WITHIN.get(model.config._attn_implementation, plain)
     note(
         "flash_attn",

@@ -9,7 +9,6 @@ NOT_BUILT: dict[str, tuple[Any, ...]] = {
     "stage": ("rm", "dpo", "kto", "ppo", "grpo"),
     "finetuning_type": ("oft", "llamapro"),
     "quantization_method": ("eetq",),
-    "compute_type": ("fp8",),
 }  # fmt: skip
 """Option -> its values that are not built yet."""
 

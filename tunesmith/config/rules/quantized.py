@@ -39,6 +39,9 @@ def frozen_weights_alone(asked: Asked) -> Iterator[Finding]:
         return
     if asked.command != "train":
         return
+    if asked.config.model.compute_type == "fp8":
+        text = "fp8 holds frozen weights in 8 bits itself; leave quantization_bit out, or choose compute_type: bf16"
+        yield Finding("error", ("quantization_bit", "compute_type"), text)
     if tuning.finetuning_type in ("full", "freeze"):
         text = f"finetuning_type {tuning.finetuning_type} trains weights that would be held in few bits; choose lora"
         yield Finding("error", ("quantization_bit", "finetuning_type"), text)

@@ -14,6 +14,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tunesmith.models import float8
 from tunesmith.models.tuning.carried import ADAPTER
 
 
@@ -31,7 +32,9 @@ class FusedLinear(LoraLinear):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         x = x.to(dtype)
         seen = self.lora_dropout[ADAPTER](x)
-        return _Adapted.apply(x, seen, base.weight, base.bias, first, second, self.scaling[ADAPTER], self.in_place)
+        scales = base.scales if isinstance(base, float8.Held) else None
+        scale = self.scaling[ADAPTER]
+        return _Adapted.apply(x, seen, base.weight, scales, base.bias, first, second, scale, self.in_place)
 
 
 def fuse(model: PeftModel, *, in_place: bool = True) -> int:
@@ -55,7 +58,7 @@ def _fits(module: LoraLinear) -> bool:
 
 
 class _Adapted(torch.autograd.Function):
-    """x W' + b + s (seen A') B', where `seen` is x, or x after dropout."""
+    """x W' + b + s (seen A') B', where `seen` is x, or x after dropout.  `scales`: of a weight of 8 bits, else None."""
 
     @staticmethod
     def forward(
@@ -63,6 +66,7 @@ class _Adapted(torch.autograd.Function):
         x: Tensor,
         seen: Tensor,
         weight: Tensor,
+        scales: Tensor | None,
         bias: Tensor | None,
         first: Tensor,
         second: Tensor,
@@ -73,31 +77,38 @@ class _Adapted(torch.autograd.Function):
         a, b = first.to(x.dtype), second.to(x.dtype).t().contiguous()
         rows = seen.reshape(-1, seen.shape[-1])
         narrow = rows @ a.t()
-        weight = weight.to(x.dtype)
-        out = F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+        bias = None if bias is None else bias.to(x.dtype)
+        if scales is None:
+            weight = weight.to(x.dtype)
+            out = F.linear(x, weight, bias)
+        else:
+            out = float8.product(x.reshape(-1, x.shape[-1]), weight, scales).view(*x.shape[:-1], -1)
+            out = out if bias is None else out.add_(bias)
         flat = out.view(-1, out.shape[-1])
         if in_place:
             flat.addmm_(narrow, b, alpha=scale)
         else:
             out = torch.addmm(flat, narrow, b, alpha=scale).view(out.shape)
-        ctx.save_for_backward(rows, narrow, weight, first, second)
+        ctx.save_for_backward(rows, narrow, weight, scales, first, second)
         ctx.scale, ctx.same = scale, seen is x
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, narrow, weight, first, second = ctx.saved_tensors
+        rows, narrow, weight, scales, first, second = ctx.saved_tensors
         a, b = first.to(grad.dtype), second.to(grad.dtype)
         flat = grad.reshape(-1, grad.shape[-1])
         by_narrow = (flat @ b).mul_(ctx.scale)
         by_first = by_narrow.t() @ rows
         by_second = (narrow.t() @ flat).mul_(ctx.scale).t()
-        by_x = flat @ weight if ctx.needs_input_grad[0] else None
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = flat @ weight if scales is None else float8.product_back(flat, weight, scales)
         by_seen = None
         if ctx.same and by_x is not None:
             by_x.addmm_(by_narrow, a)
         elif ctx.needs_input_grad[1]:
             by_seen = (by_narrow @ a).view(*grad.shape[:-1], -1)
         by_x = None if by_x is None else by_x.view(*grad.shape[:-1], -1)
-        return by_x, by_seen, None, None, by_first.to(first.dtype), by_second.to(second.dtype), None, None
+        return by_x, by_seen, None, None, None, by_first.to(first.dtype), by_second.to(second.dtype), None, None
