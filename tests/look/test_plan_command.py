@@ -49,7 +49,7 @@ def test_a_plan_tells_all_and_writes_nothing(
         "evaluates     every 10 steps: loss, ppl",
         "best          the lowest eval_loss is the final model; ends after 3 evaluations without a better one",
         f"writes to     {tmp_path / 'run'}",
-        "device        cpu, computing in fp32",
+        "device        cpu, computing in fp32, attention by sdpa",
     ):
         assert line in told
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
@@ -65,6 +65,9 @@ def test_a_plan_finds_what_is_wrong(plan: Plan, tmp_path: Path, capsys: pytest.C
         ({"save_best_model": True}, 2, "needs evaluation data"),
         ({"val_size": 3, "save_best_model": True, "metric_for_best_model": "f2"}, 2, "'f2' is not evaluated"),
         ({"global_batch_size": 8, "per_device_train_batch_size": 3}, 2, "is no multiple"),
+        ({"flash_attn": "fa2", "device": "cpu"}, 2, "flash_attn: fa2 is not available here: it needs a GPU"),
+        ({"optim_args": "betta=1"}, 2, "optim_args: AdamW has no argument 'betta'"),
+        ({"lr_scheduler_kwargs": '{"cycles": 2}'}, 2, "lr_scheduler_kwargs: linear has no argument 'cycles'"),
         ({"device": "cuda"}, 2, "torch finds no GPU here"),
     ):
         assert plan(**options) == code

@@ -117,7 +117,7 @@ def test_refusals(options: dict, said: str) -> None:
 
 
 def test_a_warmup_without_effect_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    build(optimizer(), OptimConfig(lr_scheduler_type="Constant", warmup_steps=5), 20)
-    assert "warning: warmup_steps: the schedule constant has no warmup" in capsys.readouterr().err
+    build(optimizer(), OptimConfig(lr_scheduler_type="cosine", warmup_steps=20), 20)
+    assert "warning: warmup_steps: 20 steps of warmup in a run of 20" in capsys.readouterr().err
     build(optimizer(), OptimConfig(warmup_steps=30), 20)
     assert "warning: warmup_steps: 30 steps" in capsys.readouterr().err

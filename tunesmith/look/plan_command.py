@@ -16,7 +16,9 @@ from tunesmith.look.estimate_lines import estimated
 from tunesmith.look.plan import due_in, processes_of, totals_of
 from tunesmith.look.rows import Rows, titled
 from tunesmith.models import skeleton
+from tunesmith.models.load import attention_for
 from tunesmith.models.precision import resolve_compute_type
+from tunesmith.optim import build, schedules
 from tunesmith.train.best import best_of
 from tunesmith.train.inputs import Inputs, read_inputs
 from tunesmith.train.machine import here
@@ -31,8 +33,11 @@ def plan(loaded: Loaded) -> int:
     device = _device(cfg.model.device)
     precision = resolve_compute_type(cfg.model.compute_type, device)
     inputs = read_inputs(loaded, keep=False)
+    attention = attention_for(inputs.source, cfg.model, dtype=precision.autocast or precision.weights, device=device)
     if cfg.train.do_train:
         skeleton.check_targets(inputs.source, cfg.model, cfg.tuning)
+        skeleton.check_changes(inputs.source, cfg.model, cfg.data.cutoff_len)
+        _check_steps(loaded, inputs)
     totals = totals_of(loaded, inputs)
     for line in [*inputs.prepared.report.lines(), *totals.lines()]:
         say(line)
@@ -42,10 +47,17 @@ def plan(loaded: Loaded) -> int:
         show_first(inputs)
     for line in _course(loaded, inputs):
         say(line)
-    say(f"device        {device.type}, computing in {precision.name}")
+    say(f"device        {device.type}, computing in {precision.name}, attention by {attention}")
     _estimate(loaded, inputs)
     say("Everything needed is there; nothing was loaded or written.")
     return 0
+
+
+def _check_steps(loaded: Loaded, inputs: Inputs) -> None:
+    """What optimizer and schedule would refuse or warn of, found on a weight of no consequence."""
+    cfg = loaded.config.optim
+    build.check(cfg)
+    schedules.build(torch.optim.SGD([torch.zeros(1)], lr=cfg.learning_rate), cfg, due_in(loaded, inputs).total)
 
 
 def _estimate(loaded: Loaded, inputs: Inputs) -> None:

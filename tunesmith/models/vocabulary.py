@@ -38,7 +38,10 @@ def grow(
             log.note("add_tokens", f"{token.text!r} is in the vocabulary already")
     new = [token for token in asked if token.text not in known]
     ids = [int(tokenizer.convert_tokens_to_ids(token.text)) for token in new]
-    reach(model, max(tokenizer.get_vocab().values()) + 1)
+    wanted, had = max(tokenizer.get_vocab().values()) + 1, len(_ends(model)[0])
+    if cfg.resize_vocab and not asked and wanted <= had:
+        log.warn("resize_vocab", f"has no effect: the tokenizer's {wanted} tokens fit into the model's {had} rows")
+    reach(model, wanted)
     pieces = [
         [] if cfg.init_special_tokens == "noise_init" else before.encode(token.meaning, add_special_tokens=False)
         for token in new

@@ -1,7 +1,7 @@
 """Makes the optimizer that the options name.  Knows which arguments optimizers take; knows no particular model."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from torch import nn
@@ -57,6 +57,13 @@ def build(model: nn.Module, cfg: OptimConfig, *, seed: int = 0) -> Optimizer:
     return made
 
 
+def check(cfg: OptimConfig) -> None:
+    """Raise what `build` raises of the optimizer's name, package and arguments, before there is a model."""
+    catalog.require("optimizer", cfg.optim)
+    cls = catalog.find("optimizer", cfg.optim)
+    _checked(cfg, cls.__name__, inspect.signature(cls.__init__).parameters.keys() - {*OURS})
+
+
 def _from_options(model: nn.Module, cfg: OptimConfig, takes: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """What our own options say to this optimizer."""
     name, flat = cfg.optim.lower(), dict(cfg)
@@ -87,7 +94,7 @@ def _fused_here(model: nn.Module, devices: set[str]) -> bool:
     return all(p.is_floating_point() and p.device.type in devices for p in trained)
 
 
-def _checked(cfg: OptimConfig, optimizer: str, accepted: set[str]) -> dict[str, Any]:
+def _checked(cfg: OptimConfig, optimizer: str, accepted: Set[str]) -> dict[str, Any]:
     """`optim_args`, with lists made tuples, once every name is one that the optimizer takes."""
     problems = []
     for name in cfg.optim_args:

@@ -63,9 +63,7 @@ def build(optimizer: Optimizer, cfg: OptimConfig, total_steps: int) -> LRSchedul
     name = find(cfg.lr_scheduler_type)
     _check_arguments(name, cfg)
     warmup = warmup_steps(cfg.warmup_steps, total_steps)
-    if warmup and name in WITHOUT_WARMUP:
-        log.warn("warmup_steps", f"the schedule {name.value} has no warmup; write constant_with_warmup to have one")
-    elif warmup >= total_steps:
+    if warmup >= total_steps and name not in WITHOUT_WARMUP:
         log.warn("warmup_steps", f"{warmup} steps of warmup in a run of {total_steps}: the peak is never passed")
     try:
         if name in FOLLOWING:

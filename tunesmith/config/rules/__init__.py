@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     data.stream,
     train.resume_from_weights_alone,
     tuning.other_methods_options,
+    tuning.rates_of_lora,
     tuning.options_of_one_value,
     optim.losses,
     tuning.dropout_in_attention,

@@ -9,7 +9,7 @@ LORA = ("lora", "qlora")
 
 LORA_ONLY = (
     "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "lora_init", "pissa_iter", "use_rslora", "use_dora",
-    "create_new_adapter", "additional_target", "loraplus_lr_ratio", "loraplus_lr_embedding", "lora_learning_rate",
+    "create_new_adapter", "additional_target", "loraplus_lr_embedding",
 )  # fmt: skip
 
 FREEZE_ONLY = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
@@ -28,6 +28,15 @@ def other_methods_options(asked: Asked) -> Iterator[Finding]:
     if method not in LORA and asked.config.model.adapter_name_or_path and asked.command == "train":
         text = f"adapters are merged into the model before finetuning_type {method} trains it"
         yield Finding("note", ("adapter_name_or_path", "finetuning_type"), text)
+
+
+def rates_of_lora(asked: Asked) -> Iterator[Finding]:
+    """Another rate than the one that was meant is worse than none."""
+    method = asked.config.tuning.finetuning_type
+    for name in ("lora_learning_rate", "loraplus_lr_ratio"):
+        if asked.wrote(name) and method in catalog.names("tuning") and method not in LORA:
+            text = f"finetuning_type {method} trains no LoRA weights; write learning_rate"
+            yield Finding("error", (name, "finetuning_type"), text)
 
 
 def options_of_one_value(asked: Asked) -> Iterator[Finding]:

@@ -153,11 +153,6 @@ def _rows_of(
 
 def _start(model: PreTrainedModel, cfg: TuningConfig, wanted: Sequence[str]) -> bool | str:
     """peft's name of `lora_init`.  Raises OptionError for one that cannot start these modules."""
-    if cfg.lora_init == "zero":
-        log.note(
-            "lora_init",
-            "zero starts with no change to the model; LoRA's first matrix is kaiming, or it would not learn",
-        )
     if cfg.lora_init in FROM_THE_BASE:
         for module in _modules(model, wanted):
             if isinstance(module, nn.Embedding) or (cfg.lora_init == "olora" and isinstance(module, Conv1D)):
