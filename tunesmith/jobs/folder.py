@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -222,11 +223,14 @@ def check(cfg: Config) -> None:
 
 
 def _is_there(folder: Path) -> bool:
-    """Whether there is such a folder or file.  Raises OptionError where nobody may look."""
+    """Whether there is such a folder.  Raises OptionError where nobody may look, or a file is in its place."""
     try:
-        folder.stat()
-    except (FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise OptionError(f"output_dir: {folder} is a file; name a folder")
+    except FileNotFoundError:
         return False
+    except NotADirectoryError:
+        raise OptionError(f"output_dir: {folder} can't be made: something above it is a file") from None
     except OSError as problem:
         raise OptionError(f"output_dir: {folder} can't be looked at: {problem.strerror}") from problem
     return True

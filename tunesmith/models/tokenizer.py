@@ -87,5 +87,6 @@ def _refuse_beyond(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     if largest >= rows:
         token = tokenizer.convert_ids_to_tokens(largest)
         raise ModelError(
-            f"tokenizer and model do not fit: ids go up to {largest} ({token!r}), the embeddings have {rows} rows"
+            f"tokenizer and model do not fit: ids go up to {largest} ({token!r}), the embeddings have {rows} rows; "
+            "resize_vocab: true gives the model more"
         )
