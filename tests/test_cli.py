@@ -213,6 +213,10 @@ def shell(line: str, folder: Path) -> tuple[int, str]:
         ("tunesmith explain lora_rank <&-", 0, ""),
         ("tunesmith train nothing.yaml >&-", 2, "there is no file"),
         ("tunesmith help > /dev/full", 1, "can't be written: No space left on device"),
+        ("tunesmith explain > /dev/full", 1, "can't be written: No space left on device"),
+        ("tunesmith env > /dev/full", 1, "can't be written: No space left on device"),
+        ("tunesmith explain > /dev/full 2>&1", 1, ""),
+        ("tunesmith schema | head -c 1 > gone; exit ${PIPESTATUS[0]}", 141, ""),
         ("mkdir gone && cd gone && rmdir ../gone && tunesmith export x --export_dir y", 1, "is not there any more"),
     ],
 )

@@ -83,6 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = _run(arguments)
         sys.stdout.flush()
+        if not code and (lost := log.unsaid()) and arguments[:1] != ["train"]:  # what a run says is in its folder, too
+            log.error(f"standard output can't be written: {lost.strerror}")
+            return INTERNAL_ERROR
         return code
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -147,11 +147,22 @@ def _print(line: str) -> None:
 
 def _show(line: str, stream: TextIO) -> None:
     """Print, and go on where the disk that the output is sent to is full."""
+    global _unsaid
     try:
         print(line, file=stream, flush=True)
     except OSError as problem:
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        if stream is sys.stdout:
+            _unsaid = problem
+
+
+def unsaid() -> OSError | None:
+    """Why some result could not be printed; None when all were."""
+    return _unsaid
+
+
+_unsaid: OSError | None = None
 
 
 def hide(secret: str) -> None:

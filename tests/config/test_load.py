@@ -344,3 +344,30 @@ def _never_a_traceback(arguments: list[str]) -> None:
         assert all("\n" not in line and len(line) < 700 for line in problem.problems)
     else:
         assert isinstance(result.config, Config)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "config.json",
+            {"model_type": "qwen2"},
+            "is a model's config.json, not an options file; write --model_name_or_path .",
+        ),
+        ("tokenizer_config.json", {"tokenizer_class": "x"}, "belongs to a model's tokenizer, not an options file"),
+        ("adapter_config.json", {"peft_type": "LORA", "r": 8}, "write --adapter_name_or_path ."),
+        ("any.json", {"mine": {"file_name": "a"}}, "is a list of datasets, not an options file; write --dataset_dir ."),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "chat", "export", "estimate", "lint"])
+def test_a_file_of_something_else_is_told_in_one_line(tmp_path, monkeypatch, name, content, said, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(OptionError) as told:
+        load([name], command=command)
+    assert said in told.value.problems[0] and len(told.value.problems) <= 2  # and the count
+
+
+def test_a_config_json_with_options_is_a_file_of_options(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_name_or_path": "m", "dataset": "d"}')
+    assert load([str(tmp_path / "config.json")], command="train").config.model.model_name_or_path == "m"

@@ -20,8 +20,9 @@ from tunesmith.train.loop import Step
 from tunesmith.train.position import Position
 from tunesmith.train.session import Session
 
-TIMES = ("elapsed_time", "remaining_time", "throughput", "seconds", "time", "number")
-"""What may differ between a run and one that was stopped on the way: times, and the numbers of events between."""
+TIMES = ("elapsed_time", "remaining_time", "throughput", "seconds", "time", "number", "resident_bytes")
+"""What may differ between a run and one that was stopped on the way: times, the
+numbers of events between, and the memory that processes hold."""
 
 POSITION_TIMES = ("seconds", "evaluation", "best_evaluation", "log_history")
 

@@ -120,6 +120,25 @@ def test_a_step_is_tried_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) 
     assert trial.is_due(needed, torch.device("cuda"))
 
 
+def test_on_a_cpu_some_memory_must_be_left_and_a_step_is_tried_in_what_the_first_left(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = Memory(100, 0, 10, 20, 30, 0, 0)
+    assert trial.spare_bytes(needed, torch.device("cpu")) == int(trial.SPARE * needed.to_come) > 0
+    assert trial.spare_bytes(needed, torch.device("cuda")) == trial.spare_bytes(None, torch.device("cpu")) == 0
+    beside: list[int] = []
+    attempt = trial._pass
+
+    def counted(*given: Any) -> None:
+        beside.append(given[5])
+        attempt(*given)
+
+    monkeypatch.setattr(trial, "_pass", counted)
+    monkeypatch.setattr(trial, "is_due", lambda needed, device: True)
+    train("run", max_steps=1)
+    assert len(beside) == 2 and beside[0] == 0 < beside[1]
+
+
 def test_a_model_that_changes_products_is_told_before_the_first_step(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 Values travel: built-in default -> files (later ones win) -> command line.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,15 @@ POSITIONAL = {"chat": "model_name_or_path", "eval": "model_name_or_path", "expor
 
 READ_FOR = {"inspect": "train", "lint": "train", "estimate": "train"}
 """Command -> the command whose pasted words it reads too."""
+
+MISTAKEN = (
+    ("config.json", ("architectures", "model_type"), "is a model's config.json", "model_name_or_path"),
+    ("tokenizer_config.json", ("tokenizer_class", "backend"), "belongs to a model's tokenizer", "model_name_or_path"),
+    ("generation_config.json", ("transformers_version",), "belongs to a model", "model_name_or_path"),
+    ("adapter_config.json", ("peft_type",), "belongs to an adapter", "adapter_name_or_path"),
+    ("tokenizer.json", ("model", "added_tokens"), "is a model's tokenizer", "model_name_or_path"),
+)
+"""Files that are taken for files of options: name, a key that tells one, what it is, and the option that names its folder."""
 
 QLORA_BITS = 4
 """What `finetuning_type: qlora` means where `quantization_bit` is not written."""
@@ -160,6 +170,9 @@ def _read_file(source: Source, command: str, environment: dict[str, str]) -> lis
     if asked := language.of_file(text):
         language.speak(asked)  # before anything is wrong
     if source.path.suffix.lower() == ".json":
+        if told := _mistaken(source.path, text):
+            source.problem(1, told)
+            return None
         return documents.read_json(text, source)
     if not shell.looks_like_command(text):
         return documents.read_yaml(text, source)
@@ -178,6 +191,24 @@ def _read_file(source: Source, command: str, environment: dict[str, str]) -> lis
     for name, value in pasted.environment.items():
         source.problems.remark(log.note, str(source.path), f"{name}={value} is set for this run")
     return written
+
+
+def _mistaken(path: Path, text: str) -> str | None:
+    """What a JSON file is that is no file of options, and what to write instead; None where it may be one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not found:
+        return None
+    folder = path.parent
+    for name, keys, what, option in MISTAKEN:
+        if path.name == name and any(key in found for key in keys) and not fields().keys() & found.keys():
+            return f"{what}, not an options file; write --{option} {folder}"
+    about_data = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "cloud_file_name", "script_url"}
+    if all(isinstance(one, dict) and about_data & one.keys() for one in found.values()):
+        return f"is a list of datasets, not an options file; write --dataset_dir {folder}"
+    return None
 
 
 def _text(source: Source) -> str | None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from tunesmith import files
 from tunesmith.config.schema import Config
 from tunesmith.config.written import is_secret
-from tunesmith.jobs import checkpoints, shaping
+from tunesmith.jobs import checkpoints, shaping, unsaid
 from tunesmith.log import OptionError, RunError, note, redacted, warn
 
 CONFIG, FACTS, LOCK = "config.yaml", "run.json", "run.lock"
@@ -70,6 +70,7 @@ def claim(cfg: Config, origins: Mapping[str, str]) -> Claim:
     if cfg.train.overwrite_output_dir:
         _refuse_to_remove_what_is_read(cfg, folder)
         _clear(folder)
+    unsaid.tell(folder, read_facts(folder))
     checkpoint = _where_to_go_on(cfg, folder)
     _write_config(folder, cfg, origins)
     earlier = read_facts(folder) if checkpoint else {}
@@ -343,6 +344,7 @@ def _who_runs(cfg: Config) -> dict[str, Any]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": now(),
+        "machine": unsaid.machine(),
         "commit": _commit(),
         "python": sys.version.split()[0],
         "versions": versions,

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import glob
 from types import FrameType
 
@@ -20,6 +22,9 @@ from tunesmith.log import OptionError
 
 AT_ONCE_SECONDS = 5.0
 """How long processes get to leave that are told to at once, before they are killed."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that stop a run."""
 
 PLACE = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 0}
 """Variables by which a launcher tells a process its place, and their least values."""
@@ -57,14 +62,33 @@ def launch(count: int, command: str, arguments: list[str], timeout_seconds: floa
     with Hub(count, timeout_seconds, is_parent=True) as hub:
         address = f"127.0.0.1:{hub.port}:{hub.token}"
         workers = Workers()
-        before = {signum: signal.signal(signum, workers.forward) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.signal(signum, workers.forward) for signum in STOPPING}
         try:
             for rank in range(count):
-                workers.add(_start(rank, count, port, address, [command, *arguments]))
+                with _held_back():
+                    process = _start(rank, count, port, address, [command, *arguments])
+                workers.add(process)
             return workers.wait(hub)
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep signals waiting while a process is made, which begins with them waiting: it is not ready for any until it calls
+    `listen_again`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def listen_again() -> None:
+    """Let this process have the signals that its launcher kept waiting."""
+    if watch.VARIABLE in os.environ:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 class Workers:

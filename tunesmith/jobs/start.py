@@ -29,6 +29,7 @@ def train_command(arguments: list[str]) -> int:
     if count > 1 and not processes.is_worker():
         return processes.launch(count, "train", arguments, loaded.config.train.ddp_timeout)
     _end_on_signal()
+    processes.listen_again()
     _be_watched()
     # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -70,6 +71,7 @@ def doctor_command(arguments: list[str]) -> int:
     count = process_count(loaded)
     if count > 1 and not processes.is_worker():
         return processes.launch(count, "doctor", arguments, loaded.config.train.ddp_timeout)
+    processes.listen_again()
     _be_watched()
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     code: int = importlib.import_module("tunesmith.train.doctor").examine(loaded)
@@ -118,7 +120,7 @@ def _be_watched() -> None:
 
 def _end_on_signal() -> None:
     """Until the trainer listens, Ctrl-C and SIGTERM end the process at once and without a traceback: nothing was written."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in processes.STOPPING:
         signal.signal(signum, lambda signum, _: os._exit(128 + signum))
 
 

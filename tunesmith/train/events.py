@@ -24,6 +24,7 @@ from typing import Any, Protocol, Self
 
 from tunesmith import log
 from tunesmith.files import write_beside
+from tunesmith.jobs.unsaid import resident_bytes
 
 EVENTS = "events.jsonl"
 TRAINER_LOG = "trainer_log.jsonl"
@@ -109,7 +110,10 @@ class Record:
         entry = {**metrics, "step": step, "seconds": seconds}
         self.history.append(entry)
         self._lacks_rows = not self._try(self._write_rows if self._lacks_rows else lambda: self._add_row(entry))
-        self.event("log", step=step, total_steps=self.total_steps, seconds=seconds, metrics=dict(metrics))
+        held = resident_bytes()
+        self.event(
+            "log", step=step, total_steps=self.total_steps, seconds=seconds, metrics=dict(metrics), resident_bytes=held
+        )
         shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
         self._write_log(f"step {step}/{self.total_steps}: {shown}")
         for tracker in self._trackers:

@@ -327,7 +327,8 @@ class Session:
         if trial.is_due(self.memory, self.runtime.device):
             with self._telling_what_takes_less():
                 batch = self.situation.largest_batch()
-                trial.try_step(self.asked, self.objective, batch, self.optimizer, self.runtime)
+                spare = trial.spare_bytes(self.memory, self.runtime.device)
+                trial.try_step(self.asked, self.objective, batch, self.optimizer, self.runtime, spare)
             try_largest(self.asked, self.inputs, self.runtime, self.cfg)
 
     def _settle_room(self) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from types import FrameType
 
 PARTS: dict[int, float] = {signal.SIGINT: 1.0, signal.SIGTERM: 4096.0}
@@ -47,6 +48,9 @@ class Stops:
 
     def listen(self) -> None:
         """Take over both signals; outside `wait_for_step` the first one raises Stopped."""
+        before = sys.unraisablehook
+        # Raised where Python lets nothing through (a finalizer, a hook at a fork), it is obeyed at the first step instead.
+        sys.unraisablehook = lambda told: None if isinstance(told.exc_value, Stopped) else before(told)
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._receive)
 
