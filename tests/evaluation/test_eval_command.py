@@ -155,3 +155,45 @@ def test_without_the_harness_the_command_to_install_it_is_told(tiny_model, task,
     with pytest.raises(MissingExtra, match=r"pip install 'tunesmith\[eval\]'") as problem:
         run(tiny_model, "--task", task)
     assert problem.value.exit_code == 5
+
+
+def test_a_hub_that_cannot_be_reached_is_told_before_anything_is_loaded(tiny_model, tmp_path, monkeypatch):
+    from tunesmith.evaluation import hub
+
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "prepared"))
+    monkeypatch.setattr(command, "_require_harness", lambda: None)
+    with pytest.raises(
+        OptionError, match=r"mmlu_sky: no file or folder here; .* from http://127\.0\.0\.1:9, which cannot"
+    ):
+        run(tiny_model, "--task", "mmlu_sky")
+    assert not hub.constants.HF_HUB_OFFLINE
+
+
+def test_what_was_fetched_before_is_used_without_a_hub(tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval")
+    import datasets
+
+    from tunesmith.evaluation import harness, hub
+
+    for module, name in (
+        (hub.constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub" / "datasets--mine").mkdir(parents=True)
+    offline = hub.be_offline_unless_reached(["mmlu_sky"])
+    assert offline and hub.constants.HF_HUB_OFFLINE and datasets.config.HF_HUB_OFFLINE
+
+    def refuse(*_: object) -> None:
+        raise OptionError("nothing there")
+
+    monkeypatch.setattr(harness, "_load", refuse)
+    with pytest.raises(OptionError, match="mmlu_sky: the data are not on this machine, and the hub cannot be reached"):
+        harness.fetch(["mmlu_sky"], offline)
+    with pytest.raises(OptionError, match="nothing there"):
+        harness.fetch(["mmlu_sky"], None)

@@ -100,9 +100,13 @@ def _asked(loaded: Loaded, cfg: Config) -> Asked:
         _require_harness()
     named = [name for name, path in places if path is None]
     if named:
-        from tunesmith.evaluation.harness import find_tasks
+        from tunesmith.evaluation.hub import be_offline_unless_reached
+
+        offline = be_offline_unless_reached(named)
+        from tunesmith.evaluation.harness import fetch, find_tasks
 
         named = find_tasks(named)
+        fetch(named, offline)
     plain = "template" not in loaded.given or cfg.data.template in PLAIN
     if cfg.evaluate.save_dir:
         _make(Path(cfg.evaluate.save_dir).expanduser())

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,7 +51,7 @@ class How:
 
 def find_tasks(names: Sequence[str]) -> list[str]:
     """The harness's own names for those that a user wrote.  Raises OptionError for one that it does not know."""
-    known = TaskManager()
+    known = _manager(True)
     found = []
     for name in names:
         matching = [each for each in (name, RENAMED.get(name, name)) if each in known.all_tasks]
@@ -61,6 +62,25 @@ def find_tasks(names: Sequence[str]) -> list[str]:
             )
         found.append(matching[0])
     return found
+
+
+def fetch(named: Sequence[str], offline: str | None) -> None:
+    """See that the data of the harness's own tasks are on this machine.  `offline`: why the hub is not asked for them; None:
+    it is.  Raises OptionError when they are not here, and cannot be fetched."""
+    try:
+        _load([], named)
+    except OptionError as problem:
+        if offline is None:
+            raise
+        raise OptionError(
+            f"task: {', '.join(named)}: the data are not on this machine, and the hub cannot be reached: {offline}"
+        ) from problem
+
+
+@cache
+def _manager(own: bool) -> TaskManager:
+    """What knows the harness's tasks, its `own` too, of which there are so many that it takes seconds to read their names."""
+    return TaskManager(include_defaults=own)
 
 
 RENAMED = {"mmlu_test": "mmlu", "mmlu_validation": "mmlu", "ceval_validation": "ceval-valid", "cmmlu_test": "cmmlu"}
@@ -103,7 +123,7 @@ def ask(
 def _load(definitions: Sequence[dict[str, Any]], named: Sequence[str]) -> Any:
     """The tasks, with their data.  Raises OptionError when the harness cannot fetch those of its own."""
     try:
-        return TaskManager(include_defaults=bool(named)).load([*definitions, *named])
+        return _manager(bool(named)).load([*definitions, *named])
     except (OSError, RuntimeError, ValueError) as problem:  # what datasets and huggingface_hub raise without a network
         if not named:
             raise
