@@ -1,37 +1,55 @@
 """Steps on a GPU: tunesmith beside transformers and peft as they are, on the same packed rows.
 
-    python benchmarks/gpu.py [--models NAME ...] [--only TABLE ...] [--minutes 9.5] [--data FILE] [--output FOLDER] [--tiny]
+    python benchmarks/gpu.py [--models NAME ...] [--only TABLE ...] [--minutes 9] [--seconds 75] [--data FILE]
+                             [--output FOLDER] [--tiny]
 
 Models have the shapes of public ones and random weights in bf16, made on the device.  Rows are as long as real ones, packed to
 4,096 tokens.  Prints tables in Markdown as they come: tokens a second, the share of the device's bf16 rate (LoRA counted as
 4 x weights per token, full tuning as 6 x, attention added), peak memory, and the losses of the first steps of both; the
-functions that compute the loss beside one another; and what single parts are worth.  What matters most comes first; nothing
-is begun that would not end within `--minutes`, as long as what came before tells; what fails says why and the rest goes on.
+functions that compute the loss beside one another; and what single parts are worth.  What matters most comes first.  A case is
+measured in a process that may be lost: what fails, crashes or takes longer than `--seconds` says why, and the rest goes on in a fresh
+one.  All is over after `--minutes`, and each line is printed, and kept in `--output`, as soon as it is there.
 `--tiny` tries everything on small shapes, on any device.
 """
 
 import argparse
 import gc
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from gpu_losses import KERNELS, hear
-from gpu_steps import Ours, Outcome, run, theirs
+from gpu_steps import Make, Ours, Outcome, run, theirs
 from gpu_work import SHAPES, Bench, Work, bench, called
+from gpu_worker import Lost, Worker, serve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data" / "demo" / "alpaca_en_demo.json"
 
-ONLY = ("steps", "losses", "parts")
-STEPS, LOSSES, PARTS = "Steps", "The loss from hidden states, forward and back", "What single parts are worth"
+ONLY = ("steps", "fp8", "losses", "parts")
+STEPS, SHORT = "Steps", "Products in fp8"
+LOSSES, PARTS = "The loss from hidden states, forward and back", "What single parts are worth"
 HEADS = {
     STEPS: ("work", "way", "tokens/s", "ours / theirs", "of the bf16 rate", "peak GiB", "losses of the first steps"),
+    SHORT: ("work", "way", "tokens/s", "ours / theirs", "of the bf16 rate", "peak GiB", "losses of the first steps"),
     LOSSES: ("head", "function", "ms", "GiB beside", "loss per token"),
     PARTS: ("work", "left out or added", "tokens/s", "of the bf16 rate", "peak GiB", "losses of the first steps"),
 }
+
+OURS, THEIRS = "tunesmith", "transformers + peft"
+
+LEAST_SECONDS = 10.0
+"""With less left nothing is begun."""
+
+MISSING = "not installed"
+
+FAILED = ("does not fit", "failed: ", "lost: ")
+"""How a line begins that tells why there are no figures; its process is not asked again."""
 
 PART = {
     "nothing": Ours(),
@@ -76,23 +94,52 @@ class Pages:
 
 def main() -> int:
     arguments = _arguments()
+    wanted = {table for word, table in zip(ONLY, HEADS, strict=True) if word in arguments.only}
+    ground = bench(arguments.data, tiny=arguments.tiny)
+    planned = [case for case in cases(ground, arguments.models) if case.table in wanted]
+    if arguments.worker:
+        title = f"{called(ground.device)}, torch {torch.__version__}"
+        return serve(title, lambda number: tell(planned[number], ground.device))
     began = time.monotonic()
     end = began + 60 * arguments.minutes
-    ground = bench(arguments.data, tiny=arguments.tiny)
-    title = f"{called(ground.device)}, torch {torch.__version__}"
-    print(title)
-    pages, longest = Pages(title, arguments.output), 0.0
-    wanted = {table for word, table in zip(ONLY, HEADS, strict=True) if word in arguments.only}
-    planned = [case for case in cases(ground, arguments.models) if case.table in wanted]
-    for done, case in enumerate(planned):
-        now = time.monotonic()
-        if now + longest > end:
-            print(f"\n{len(planned) - done} of {len(planned)} left out for want of time")
-            break
-        pages.add(case.table, case.first, case.second, *tell(case, ground.device))
-        longest = max(longest, time.monotonic() - now)
+    with tempfile.TemporaryDirectory() as folder:
+        place = arguments.output or Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        worker = Worker([sys.executable, *sys.argv, "--worker"], place / "gpu.log")
+        try:
+            _measure(planned, worker, arguments, end)
+        finally:
+            worker.close()
     print(f"\n{time.monotonic() - began:.0f} s")
     return 0
+
+
+def _measure(planned: Sequence["Case"], worker: Worker, arguments: argparse.Namespace, end: float) -> None:
+    """Ask for case after case as long as there is time."""
+    title = f"torch {torch.__version__}"
+    pages = Pages(title, arguments.output)
+    rates: dict[tuple[str, str], float] = {}
+    for done, case in enumerate(planned):
+        left = end - time.monotonic()
+        if left < LEAST_SECONDS:
+            print(f"\n{len(planned) - done} of {len(planned)} left out for want of time")
+            return
+        try:
+            cells = worker.ask(done, min(arguments.seconds, left))
+        except Lost as reason:
+            cells = _without_figures(case, f"lost: {reason}".replace("|", "/"))
+        if cells[0].startswith(FAILED):
+            worker.close()
+        elif case.table in (STEPS, SHORT) and cells[0] != MISSING:
+            rates[case.first, case.second] = float(cells[0].replace(",", ""))
+            other = rates.get((case.first, THEIRS if case.second != THEIRS else OURS))
+            if other is not None:
+                ours = rates.get((case.first, OURS), 0.0) if case.second == THEIRS else rates[case.first, case.second]
+                cells[1] = f"{ours / rates[case.first, THEIRS]:.2f}"
+        if worker.first and not pages.lines:
+            pages.title = worker.first
+            print(worker.first)
+        pages.add(case.table, case.first, case.second, *cells)
 
 
 def cases(ground: Bench, models: list[str]) -> Iterator[Case]:
@@ -102,35 +149,43 @@ def cases(ground: Bench, models: list[str]) -> Iterator[Case]:
     first = [*small[:1], *large[:1]]
     for model in first:
         yield from _steps(ground, Work(model))
+    for model in first[::-1]:
+        yield from _short(ground, Work(model))
     for model in large[:1]:
         yield from _steps(ground, Work(model, checkpointing=True))
-    for model in first[:1]:
-        yield from _parts(ground, Work(model))
     for model in first:
         yield from _losses(ground, model)
     for model in models:
         if model not in first:
             yield from _steps(ground, Work(model))
+    for model in small[:1]:
+        yield from _parts(ground, Work(model))
+    for model in first[::-1]:
+        yield from _steps(ground, Work(model, bits=4))
     for model in small:
         yield from _steps(ground, Work(model, full=True))
     for model in small[:1]:
+        yield from _short(ground, Work(model, full=True))
         yield from _steps(ground, Work(model, rows=8))
     for model in large[:1]:
         yield from _parts(ground, Work(model))
 
 
 def _steps(ground: Bench, work: Work) -> Iterator[Case]:
-    rates: dict[str, float] = {}
+    for way, make in ((OURS, Ours()), (THEIRS, theirs)):
+        yield Case(STEPS, work.name(ground.row_tokens), way, lambda make=make: _step(ground, work, make))
 
-    def measure(way: str) -> tuple[str, ...]:
-        outcome = run(ground, work, Ours() if way == "tunesmith" else theirs)
-        rates[way] = outcome.rate
-        ratio = f"{rates['tunesmith'] / outcome.rate:.2f}" if len(rates) == 2 else ""
-        rate, *rest = _told(ground, work, outcome)
-        return rate, ratio, *rest
 
-    for way in ("tunesmith", "transformers + peft"):
-        yield Case(STEPS, work.name(ground.row_tokens), way, lambda way=way: measure(way))
+def _short(ground: Bench, work: Work) -> Iterator[Case]:
+    """The products in fp8, beside what `_steps` measures."""
+    for way, make in (("fp8", Ours(fp8=True)), ("fp8, compiled", Ours(fp8=True, compile=True))):
+        name = work.name(ground.row_tokens)
+        yield Case(SHORT, name, f"{OURS}, {way}", lambda make=make: _step(ground, work, make))
+
+
+def _step(ground: Bench, work: Work, make: Make) -> tuple[str, ...]:
+    rate, *rest = _told(ground, work, run(ground, work, make))
+    return rate, "", *rest
 
 
 def _parts(ground: Bench, work: Work) -> Iterator[Case]:
@@ -162,13 +217,20 @@ def tell(case: Case, device: torch.device) -> tuple[str, ...]:
         return case.measure()
     except torch.OutOfMemoryError:
         reason = "does not fit"
+    except ModuleNotFoundError:
+        reason = MISSING
     except Exception as error:  # one case must not cost the others
+        traceback.print_exc()
         reason = f"failed: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:160].replace("|", "/")
     finally:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return reason, *[""] * (len(HEADS[case.table]) - 3)
+    return tuple(_without_figures(case, reason))
+
+
+def _without_figures(case: Case, reason: str) -> list[str]:
+    return [reason, *[""] * (len(HEADS[case.table]) - 3)]
 
 
 def _head(table: str) -> tuple[str, str]:
@@ -180,10 +242,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--only", nargs="+", choices=ONLY, default=ONLY, help="tables")
-    parser.add_argument("--minutes", type=float, default=9.5, help="nothing is begun that would end later")
+    parser.add_argument("--minutes", type=float, default=9.0, help="when all is over")
+    parser.add_argument("--seconds", type=float, default=75.0, help="what one case may take")
     parser.add_argument("--data", type=Path, default=DATA, help="alpaca rows, for their lengths")
     parser.add_argument("--output", type=Path, help="a folder for the tables, as gpu.md")
     parser.add_argument("--tiny", action="store_true", help="small shapes, on any device")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@ from tunesmith.data.collate import join, pad
 from tunesmith.data.sample import Batch, Sample
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
-from tunesmith.models import liger
+from tunesmith.models import float8, liger
 from tunesmith.models.elementwise import lighten
 from tunesmith.models.predict import predictor
 from tunesmith.models.tuning.fused import fuse
@@ -46,6 +46,7 @@ class Ours:
     left_out: tuple[str, ...] = ()
     compile: bool = False
     liger_loss: bool = False
+    fp8: bool = False
 
     def __call__(self, model: Any, device: torch.device) -> tuple[nn.Module, Cost]:
         if isinstance(model, PeftModel) and "fused_adapters" not in self.left_out:
@@ -63,6 +64,9 @@ class Ours:
             fused_loss="fused_loss" not in self.left_out,
             loss=liger_cross_entropy if self.liger_loss else linear_cross_entropy,
         )
+
+        if self.fp8 and not float8.take(model):
+            raise RuntimeError("no layer computes in fp8")
 
         def cost(rows: list[list[Sample]]) -> Tensor:
             samples = [sample for row in rows for sample in row]
@@ -139,8 +143,27 @@ def _model(bench: Bench, work: Work) -> Any:
     if work.full:
         return model
     model.requires_grad_(False)
+    if work.bits is not None:
+        _in_four_bits(model)
     config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(model, config)
+
+
+def _in_four_bits(model: Any) -> None:
+    """Hold the linear layers, but for the head, as QLoRA does, by bitsandbytes."""
+    import bitsandbytes as bnb
+
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module is not model.get_output_embeddings():
+            sizes, weight = (module.in_features, module.out_features, module.bias is not None), module.weight
+            held = bnb.nn.Linear4bit(*sizes, compute_dtype=torch.bfloat16, quant_type="nf4", compress_statistics=True)
+            held.weight = bnb.nn.Params4bit(
+                weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
+            )
+            held.bias = module.bias
+            above, _, own = name.rpartition(".")
+            setattr(model.get_submodule(above), own, held.to(weight.device))
+    model.is_loaded_in_4bit = True
 
 
 def _row(samples: list[Sample]) -> Sample:

@@ -63,9 +63,11 @@ class Work:
     full: bool = False
     checkpointing: bool = False
     rows: int = 2
+    bits: int | None = None
+    """What frozen linear layers are held in."""
 
     def name(self, row_tokens: int) -> str:
-        tuned = "full" if self.full else "LoRA r 16"
+        tuned = "full" if self.full else "QLoRA r 16" if self.bits else "LoRA r 16"
         again = ", checkpointing" if self.checkpointing else ""
         return f"{self.model}, {tuned}, {self.rows} x {row_tokens}{again}"
 

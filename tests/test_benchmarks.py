@@ -3,8 +3,9 @@
 import importlib
 import subprocess
 import sys
+import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def test_both_ways_of_the_gpu_benchmark_begin_with_the_same_losses(tmp_path: Pat
     command += ["--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     rows = [line for line in done.stdout.splitlines() if line.startswith("| Llama-3.2-1B")]
-    assert len(rows) == 6 and "failed" not in done.stdout
+    assert len(rows) == 8 and not {"failed", "lost", "not fit"} & set(done.stdout.split())
     for ours, theirs in zip(rows[::2], rows[1::2], strict=True):
         first, other = (float(row.removesuffix(" |").split(" | ")[-1].split()[0]) for row in (ours, theirs))
         assert abs(first - other) < 2e-3
@@ -52,6 +53,61 @@ def test_a_case_that_fails_is_a_line_and_the_rest_goes_on(gpu: ModuleType) -> No
         assert len(cells) == len(names) - 2 and cells[0] == "failed: ValueError: no / such thing"
 
 
+WORKER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from gpu_worker import serve
+
+def answer(question):
+    print("a library prints")
+    if question == 1:
+        os._exit(7)
+    if question == 2:
+        time.sleep(60)
+    return [question, os.getpid()]
+
+serve("ready", answer)
+"""
+
+
+def test_a_process_that_is_lost_costs_its_own_case_alone(gpu: ModuleType, tmp_path: Path) -> None:
+    worker = gpu.Worker([sys.executable, "-c", WORKER, str(ROOT / "benchmarks")], tmp_path / "log")
+    (_, first), (number, second) = worker.ask(0, 60), worker.ask(3, 60)
+    assert (number, second) == (3, first) and worker.first == "ready"
+    with pytest.raises(gpu.Lost, match="its process ended with 7: a library prints"):
+        worker.ask(1, 60)
+    number, third = worker.ask(4, 60)
+    assert number == 4 and third != first
+    with pytest.raises(gpu.Lost, match="ended after 0 s"):
+        worker.ask(2, 0.2)
+    assert worker.ask(5, 60)[0] == 5
+    worker.close()
+
+
+def test_what_took_no_figures_has_no_ratio(gpu: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    class Scripted:
+        first, closed = "a device", 0
+        answers = iter([["100"], ["50"], gpu.Lost("ended"), ["200"], [gpu.MISSING], ["does not fit"]])
+
+        def ask(self, question: int, seconds: float) -> list[str]:
+            found = next(self.answers)
+            if isinstance(found, Exception):
+                raise found
+            return [*found, "", "", "", ""]
+
+        def close(self) -> None:
+            self.closed += 1
+
+    ways = [(gpu.STEPS, gpu.OURS), (gpu.STEPS, gpu.THEIRS), (gpu.SHORT, "tunesmith, fp8"), (gpu.SHORT, "again")]
+    ways += [(gpu.SHORT, "third"), (gpu.SHORT, "fourth")]
+    planned = [gpu.Case(table, "work", way, lambda: ()) for table, way in ways]
+    worker = Scripted()
+    gpu._measure(planned, worker, SimpleNamespace(output=None, seconds=9.0), time.monotonic() + 1000)
+    ratios = [line.split(" | ")[3] for line in capsys.readouterr().out.splitlines() if line.startswith("| work |")][1:]
+    assert [each.strip() for each in ratios] == ["", "2.00", "ours / theirs", "", "4.00", "", ""]
+    assert worker.closed == 2
+
+
 def test_functions_of_the_loss_agree(gpu: ModuleType) -> None:
     ground = gpu.bench(Path("nowhere"), tiny=True)
     heard = {name: gpu.hear(ground, "Llama-3.2-1B", name, trained_head=True) for name in ("tunesmith", "whole logits")}
@@ -61,6 +117,7 @@ def test_functions_of_the_loss_agree(gpu: ModuleType) -> None:
 def test_nothing_is_begun_without_time(gpu: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["gpu.py", "--tiny", "--minutes", "0"])
+        patch.setattr(gpu.Worker, "ask", lambda *arguments: pytest.fail("something was begun"))
         assert gpu.main() == 0
     assert "left out for want of time" in capsys.readouterr().out
 
