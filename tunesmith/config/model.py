@@ -55,6 +55,11 @@ class ModelConfig(Section):
     positions that a trial finds to compute the same. `true`: also for the loss, and an error where they can't run.
     `false`: never."""
 
+    loss_kernel: Literal["auto", "tunesmith", "liger", "torch"] = "auto"
+    """What computes cross-entropy from hidden states. `auto`: on a GPU the fastest of those that are installed and agree with
+    this program's own in a trial before the first step, which a run that goes on keeps; on a CPU its own. `liger` needs
+    a GPU and the extra `liger`, `torch` torch 2.13."""
+
     torch_compile: bool | Literal["auto"] = "auto"
     """Compile norms, gated activations and the loss into one pass each. `auto`: when the run is long enough to earn back
     the time that takes, by an estimate from its tokens that is printed. Needs a C++ compiler on a CPU."""

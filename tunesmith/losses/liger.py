@@ -1,8 +1,4 @@
-"""Cross-entropy from hidden states by Liger's kernels.  Knows tensors and the package `liger_kernel`; knows no model.
-
-Torch's own fused function is not offered here: it rounds the sum to the format of the hidden states, which bf16 holds to
-three digits.
-"""
+"""Cross-entropy from hidden states by Liger's kernels.  Knows tensors and the package `liger_kernel`; knows no model."""
 
 import torch
 from torch import Tensor

@@ -27,17 +27,15 @@ CASTS = ("llama", "gemma")
 Way = Callable[[Any, Tensor], Tensor]
 
 
-def wanted(written: bool | str, device: torch.device) -> bool:
-    """Whether `enable_liger_kernel`, as written, means Liger here: `auto` where there is a GPU and the package.  Raises
+def wanted(written: bool | str, device: torch.device, option: str = "enable_liger_kernel") -> bool:
+    """Whether `enable_liger_kernel`, or another `option`, as written, means Liger here: `auto` where there is a GPU and the package.  Raises
     OptionError without a GPU, MissingExtra without the package, when it was asked for."""
     installed = importlib.util.find_spec("liger_kernel") is not None
     if written is True:
         if device.type != "cuda":
-            raise OptionError(
-                f"enable_liger_kernel: Liger's kernels need a GPU, and this run computes on {device.type}"
-            )
+            raise OptionError(f"{option}: Liger's kernels need a GPU, and this run computes on {device.type}")
         if not installed:
-            raise MissingExtra("enable_liger_kernel: Liger is not installed; pip install 'tunesmith[liger]'")
+            raise MissingExtra(f"{option}: Liger is not installed; pip install 'tunesmith[liger]'")
     return written is not False and device.type == "cuda" and installed
 
 

@@ -32,6 +32,8 @@ class Position:
     """Where a stream of rows stands behind the step; empty for rows that were prepared before."""
     compiled: bool = False
     """Whether the run computes with compiled functions, whose bits are others."""
+    loss_kernel: str = ""
+    """What computes the loss from hidden states; empty in checkpoints from before there was a choice."""
     evaluation: dict[str, float] = field(default_factory=dict)
     """What was found at this very step, so that a run that is killed behind its last step does not evaluate twice."""
     best_step: int = 0

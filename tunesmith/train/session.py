@@ -26,7 +26,7 @@ from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
 from tunesmith.optim import averaged, build, schedules
-from tunesmith.train import cheaper, checkpoint, compiling, loop, memory, room, trackers, trial
+from tunesmith.train import cheaper, checkpoint, compiling, loop, loss_kernel, memory, room, trackers, trial
 from tunesmith.train.answered import Answering
 from tunesmith.train.best import best_of, bring_best
 from tunesmith.train.card import Card, write_card
@@ -73,6 +73,7 @@ class Session:
         self.memory = self._settle_memory()
         self.checkpoint_bytes = self._settle_room() if runtime.is_main else 0
         compiles = self._settle_compiling()
+        kernel = self._settle_loss_kernel()
         self._try_largest()
         runtime.seed("dropout", cfg.train.seed)
         self.position = Position(
@@ -81,6 +82,7 @@ class Session:
             base=base,
             step_rows=self.division.window_rows,
             compiled=compiles,
+            loss_kernel=kernel,
         )
         if place.checkpoint is not None:
             self.position = self._restore(place.checkpoint)
@@ -349,6 +351,15 @@ class Session:
         return compiling.settle(
             self.cfg.model, self.asked, self.inputs.prepared.report, passes, self.runtime, went_on=went_on
         )
+
+    def _settle_loss_kernel(self) -> str:
+        """What computes the loss from hidden states, noted in `run.json` where it was tried."""
+        place = self.place.checkpoint
+        went_on = None if place is None else checkpoint.read_position(place).loss_kernel
+        choice = loss_kernel.settle(self.cfg, self.asked, self.situation.largest_batch(), self.runtime, went_on=went_on)
+        if self.runtime.is_main and choice.milliseconds:
+            runs.add_facts(self.place.folder, loss_kernel=loss_kernel.found_as_json(choice))
+        return choice.name
 
     def _open_record(self) -> Record:
         train, folder = self.cfg.train, self.place.folder
