@@ -16,6 +16,7 @@ from tunesmith.models import quantized, quantizers
 from tunesmith.models.precision import BY_NAME
 from tunesmith.models.save import save_weights
 from tunesmith.models.tuning import adapters, loftq, lora
+from tunesmith.models.tuning.fused import fuse
 from tunesmith.models.where import Source
 
 Loader = Callable[..., PreTrainedModel]
@@ -44,6 +45,30 @@ def test_a_step_from_the_quantized_base(method: str, bits: int, folder_of: Folde
     trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
     assert len(trained) == 28 and all(weight.grad is not None for weight in trained.values())
     assert all(weight.grad.any() for name, weight in trained.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(("method", "bits"), WAYS)
+def test_lora_beside_few_bits_is_computed_at_once(method: str, bits: int, folder_of: Folders, loaded: Loader) -> None:
+    """As peft computes it; LLM.int8, which rounds what it is given too, stays peft's."""
+    adapted = tuned(loaded(folder_of("llama"), quantization_bit=bits, quantization_method=method))
+    zoo.shake(adapted)
+    ids = torch.arange(3, 20).repeat(2, 1)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        adapted.zero_grad()
+        adapted(input_ids=ids, labels=ids).loss.backward()
+        return {name: weight.grad.clone() for name, weight in adapted.named_parameters() if weight.grad is not None}
+
+    logits, before = zoo.logits(adapted), gradients()
+    if (method, bits) == ("bnb", 8):
+        assert fuse(adapted) == 0
+        return
+    assert fuse(adapted) == 14
+    torch.testing.assert_close(zoo.logits(adapted), logits, rtol=1e-4, atol=1e-4)
+    after = gradients()
+    assert after.keys() == before.keys()
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "double"), [("nf4", True), ("nf4", False), ("fp4", False)])
