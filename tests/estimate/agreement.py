@@ -41,6 +41,8 @@ def both(
     precision: str = "bf16",
     gpu: bool = True,
     optim: str = "adamw_torch",
+    loss: str = "cross_entropy",
+    smoothing: float = 0.0,
 ) -> Both:
     """The step of an architecture of `architectures.py`."""
     shape = shapes.read(config(name).to_dict())
@@ -51,13 +53,14 @@ def both(
         {
             "model": {"gradient_checkpointing": recomputed},
             "tuning": {"finetuning_type": kind, "lora_rank": RANK, "freeze_trainable_layers": 1},
-            "optim": {"optim": optim},
+            "optim": {"optim": optim, "loss": loss, "label_smoothing_factor": smoothing},
         }
     )
     adapted = shape.linears if kind == "lora" else ()
     made = formula.Method(kind, rank=RANK, adapted=adapted, trained_layers=1, bits=bits)
     places = sum(lengths) * 3 // 4
     way = formula.Way(formula.FORMATS[precision], "cuda" if gpu else "cpu", "everything" if recomputed else "")
-    step = formula.step(shape, made, formula.Load(lengths, places), way, optim)
+    asked = formula.Loss(loss != "cross_entropy" or bool(smoothing), loss == "asft")
+    step = formula.step(shape, made, formula.Load(lengths, places), way, optim, asked)
     traced = trace(cfg, config(name), BY_NAME[precision], lengths, places=places, gpu=gpu, bits=bits)
     return Both(step.peak(), traced, formula.trained(shape, made)[0])

@@ -24,6 +24,19 @@ def test_a_step_on_a_cpu_is_what_its_trace_counts(method: str, recomputed: bool)
     both("llama", method, (60, 100, 200), recomputed=recomputed, precision="fp32", gpu=False).check()
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("loss", "smoothing"), [("cross_entropy", 0.1), ("dft", 0.0), ("eaft", 0.0), ("asft", 0.0)], ids=str
+)
+def test_other_losses_hold_more(loss: str, smoothing: float, method: str) -> None:
+    plain = both("llama", method, (2048, 2048), recomputed=True)
+    found = both("llama", method, (2048, 2048), recomputed=True, loss=loss, smoothing=smoothing)
+    found.check()
+    assert found.said.total > plain.said.total
+    second = plain.said.weights if (loss, method) == ("asft", "full") else 0  # what tells of the model before
+    assert found.said.weights == plain.said.weights + second
+
+
 @pytest.mark.parametrize("optim", ["adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "rprop", "sgd"])
 def test_what_each_optimizer_keeps_is_exact(optim: str) -> None:
     found = both("qwen2", "lora", (64,), recomputed=True, optim=optim)

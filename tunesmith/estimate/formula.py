@@ -68,6 +68,18 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """What the loss needs.  `chosen`: it is not plain cross-entropy; `anchored`: it compares with what the model said before
+    it was tuned, which a second model says where no adapter can be switched off."""
+
+    chosen: bool = False
+    anchored: bool = False
+
+
+PLAIN = Loss()
+
+
+@dataclass(frozen=True, slots=True)
 class Way:
     """How it is computed.  `kind`: of device; `recomputed`: layers that are computed again going back keep their input, in
     the CPU's memory where that is `offload`."""
@@ -78,7 +90,7 @@ class Way:
     ranks: int = 1
 
 
-def step(shape: Shape, method: Method, load: Load, way: Way, optimizer: str) -> Step:
+def step(shape: Shape, method: Method, load: Load, way: Way, optimizer: str, asked: Loss = PLAIN) -> Step:
     """What a step is made of.  Layers are listed as they are and, so that their number can be chosen, recomputed."""
     formats = way.formats
     numbers, tensors = trained(shape, method)
@@ -87,10 +99,11 @@ def step(shape: Shape, method: Method, load: Load, way: Way, optimizer: str) -> 
     recomputed = [_recomputed(each, shape.hidden * load.tokens * wide, way) for each in layers]
     given = shape.hidden * load.tokens * wide
     held = formats.trained if method.kind == "full" else formats.frozen
-    loss, after_loss = _loss(shape, method, load, way, wide, held)
+    loss, after_loss = _loss(shape, method, load, way, wide, held, asked)
+    second = shape.numbers * held if asked.anchored and method.kind != "lora" else 0
     gradients = numbers * formats.trained
     return Step(
-        weights=weights_bytes(shape, method, formats),
+        weights=weights_bytes(shape, method, formats) + second,
         adapters=gradients if method.kind == "lora" else 0,
         gradients=gradients * (2 if way.ranks > 1 else 1),
         optimizer=kept_bytes(optimizer, numbers, tensors, formats.trained),
@@ -283,12 +296,20 @@ class _Parts:
         return self._computed * self.shape.heads * max(short) ** 2
 
 
-def _loss(shape: Shape, method: Method, load: Load, way: Way, wide: int, held: int) -> tuple[int, int]:
+def _loss(shape: Shape, method: Method, load: Load, way: Way, wide: int, held: int, asked: Loss) -> tuple[int, int]:
     """Bytes the loss takes at the most, and what of it stays until the backward pass is done: a tied head's gradient."""
     each, full = way.formats.compute, method.kind == "full"
     around = shape.hidden * (load.tokens * wide + load.places * (wide + (each if wide != each else 0)))
     taken = most_bytes(
-        load.places, shape.vocabulary, shape.hidden, kind=way.kind, itemsize=each, held=held, trained=full
+        load.places,
+        shape.vocabulary,
+        shape.hidden,
+        kind=way.kind,
+        itemsize=each,
+        held=held,
+        trained=full,
+        chosen=asked.chosen,
+        anchored=asked.anchored,
     )
     return around + taken, shape.embedding_numbers * held if full and shape.tied else 0
 

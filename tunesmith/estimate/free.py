@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -73,6 +74,13 @@ def _kept_by_malloc() -> int:
         return 0
     ask.restype = _Mallinfo
     return int(ask().fordblks)
+
+
+def give_back() -> None:
+    """Have malloc return to the system what was freed, such as weights in the format that they were read in; it would keep
+    a part of it, in pieces that larger blocks do not fit into.  Nothing where the C library has no word for it."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read(path: Path) -> str:

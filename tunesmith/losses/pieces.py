@@ -36,10 +36,13 @@ def most_bytes(
     numbers = vocabulary * width
     chunk = at_once(tokens, vocabulary, kind)
     block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
-    shares = block * (4 + (8 if softcap else 0) + (0 if itemsize == 4 else itemsize) + (12 if chosen else 0))
-    if anchored:
-        shares += block * 16 + chunk * vocabulary * (4 + itemsize) + tokens * width * itemsize
-    head = 0 if held == itemsize else numbers * itemsize
+    # Exact logits; what a TokenLoss makes of them (its own logarithms and differences where it compares), else the gradient.
+    beside = 20 if anchored else 4 if chosen else 0 if itemsize == 4 else itemsize
+    shares = block * (4 + (8 if softcap else 0) + beside)
+    if anchored:  # all logits from before, made in the format that is computed in
+        cast = 0 if itemsize == 4 else chunk * vocabulary * itemsize
+        shares = max(shares, cast) + 4 * chunk * vocabulary + tokens * width * itemsize
+    head = 0 if held == itemsize else numbers * itemsize * (2 if anchored else 1)
     gradient = numbers * held if trained else 0
     product = min(PART, vocabulary) * width * itemsize if trained and held != itemsize else 0
     return head + gradient + tokens * width * itemsize + chunk * vocabulary * itemsize + max(shares, product)

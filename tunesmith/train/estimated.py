@@ -18,12 +18,13 @@ from tunesmith.data.largest import largest
 from tunesmith.data.sample import IGNORED, Samples
 from tunesmith.estimate import formula, shapes, sharding, work
 from tunesmith.estimate.devices import Device
-from tunesmith.estimate.formula import FORMATS, Load, Method, Way
+from tunesmith.estimate.formula import FORMATS, Load, Loss, Method, Way
 from tunesmith.estimate.history import shares
 from tunesmith.estimate.memory import Memory
 from tunesmith.estimate.optimizers import KEPT
 from tunesmith.estimate.shapes import Shape
 from tunesmith.estimate.work import Range, Rows
+from tunesmith.train.chosen_loss import COMPARING
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.timetable import Timetable, division, timetable
 
@@ -162,7 +163,9 @@ def step_of(case: Case) -> formula.Step | None:
         return None
     trained = method(case.cfg, case.shape, case.precision)
     assert trained is not None
-    return formula.step(case.shape, trained, case.load, case.way, case.cfg.optim.optim)
+    optim = case.cfg.optim
+    asked = Loss(optim.loss != "cross_entropy" or bool(optim.label_smoothing_factor), optim.loss in COMPARING)
+    return formula.step(case.shape, trained, case.load, case.way, optim.optim, asked)
 
 
 def memory_of(case: Case, sharing: str = "ddp") -> Memory:

@@ -18,6 +18,7 @@ from tunesmith.config.schema import Config
 from tunesmith.data.ahead import Ahead
 from tunesmith.data.batches import Window
 from tunesmith.data.pack import Packed
+from tunesmith.estimate.free import give_back
 from tunesmith.estimate.memory import Memory
 from tunesmith.estimate.state import state
 from tunesmith.jobs import checkpoints
@@ -56,6 +57,7 @@ class Session:
         rows = inputs.prepared.train
         isolated = isinstance(rows, Packed) and rows.isolated
         self.model, base = tuned_model(cfg, inputs.source, inputs.tokenizer, runtime, isolated=isolated)
+        give_back()
         self.asked = asked(cfg, self.model, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.asked)
         if cfg.optim.neftune_noise_alpha is not None:
@@ -75,6 +77,7 @@ class Session:
         compiles = self._settle_compiling()
         kernel = self._settle_loss_kernel()
         self._try_largest()
+        give_back()
         runtime.seed("dropout", cfg.train.seed)
         self.position = Position(
             fingerprint=inputs.prepared.fingerprint,

@@ -34,6 +34,7 @@ from tunesmith.models.precision import Precision
 from tunesmith.models.tuning.carried import ADAPTER
 from tunesmith.models.tuning.fused import FusedLinear, fuse
 from tunesmith.optim import build
+from tunesmith.train.chosen_loss import COMPARING, token_loss
 from tunesmith.train.objectives import NextToken
 
 ATTENTION = "tunesmith_traced"
@@ -74,9 +75,10 @@ def trace(
         with FakeTensorMode(allow_non_fake_inputs=True):
             _fill(model)
             model.train()
-            gradients, peak = _step(model, precision, _batch(lengths, places))
+            beside = _before(cfg, model)
+            gradients, peak = _step(model, precision, _batch(lengths, places), _objective(cfg, model, beside))
         kept = state(build.build(model, cfg.optim))  # beyond the fake mode: optimizers read numbers
-    weights = list(model.parameters())
+    weights = [*model.parameters(), *([] if beside is None else beside.parameters())]
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     to_come = kept.kept + max(peak, gradients + kept.moving)
     return Traced(sum(weight.nbytes for weight in weights), trained, kept.kept, to_come)
@@ -166,7 +168,22 @@ def _batch(lengths: Sequence[int], places: int) -> Batch:
     )
 
 
-def _step(model: nn.Module, precision: Precision, batch: Batch) -> tuple[int, int]:
+def _before(cfg: Config, model: nn.Module) -> nn.Module | None:
+    """A second model that tells what the first said before it was tuned; None where none is needed."""
+    if cfg.optim.loss not in COMPARING or isinstance(model, PeftModel):
+        return None
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _objective(cfg: Config, model: nn.Module, beside: nn.Module | None) -> NextToken:
+    """The loss that the options name."""
+    each = token_loss(cfg.optim)
+    if cfg.optim.loss not in COMPARING:
+        return NextToken(each)
+    return NextToken(each, _asked(model).before_tuning if beside is None else _asked(beside).told)
+
+
+def _step(model: nn.Module, precision: Precision, batch: Batch, objective: NextToken) -> tuple[int, int]:
     """Bytes of the gradients, and the most until they are there, beyond weights and what the optimizer keeps."""
     policy = _asked(model)
     dtype = precision.autocast
@@ -177,7 +194,7 @@ def _step(model: nn.Module, precision: Precision, batch: Batch) -> tuple[int, in
                 weight.grad = torch.zeros_like(weight)
         gradients = live.peak = live.now
         with autocast:
-            cost = NextToken()(policy, batch).total
+            cost = objective(policy, batch).total
         cost.backward()
         del cost
         return gradients, live.peak
