@@ -45,7 +45,7 @@ def test_a_page_tells_all(monkeypatch):
         "section:   tuning: Which weights are trained.",
     ]
     assert (
-        "also:      optimizer, use_galore, use_apollo, use_badam, use_adam_mini, use_muon\nnames:     adamw_torch,"
+        "also:      optimizer, adafactor, use_galore, use_apollo, use_badam, use_adam_mini, use_muon\nnames:     adamw_torch,"
         in explain.page("optim")
     )
     assert "not built: rm, dpo" in explain.page("stage")

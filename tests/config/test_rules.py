@@ -204,6 +204,7 @@ def test_values_that_are_not_built_are_refused(refused, name, value):
         (["--use_galore"], "galore_adamw"),
         (["--optim", "adamw_torch", "--use_galore"], "galore_adamw"),
         (["--use_galore", "--optim", "adafactor"], "galore_adafactor"),
+        (["--adafactor"], "adafactor"),
         (["--use_apollo", "--optim", "adamw_torch"], "apollo_adamw"),
         (["--use_muon", "--use_galore", "false"], "muon"),
     ],

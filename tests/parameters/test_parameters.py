@@ -74,6 +74,11 @@ def test_every_name_of_the_guide_is_tried_and_refuses_something() -> None:
             assert compat.canonical(name) in fields(), f"{name} is no option"
 
 
+def test_every_name_of_the_guide_is_found_on_the_page_of_parameters() -> None:
+    page = (TESTS.parent / "docs" / "parameters.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in page] == []
+
+
 def _test(name: str) -> Any:
     """The test of that name here, in runs, or, by `file::name`, elsewhere, of which only that it is there matters."""
     file, _, there = name.rpartition("::")

@@ -78,6 +78,7 @@ SWITCHES: dict[str, Switch] = {
     "split_special_tokens": Switch("allow_special_tokens", False, True),
     "group_by_length": Switch("batching", "length_grouped"),
     "use_llama_pro": Switch("finetuning_type", "llamapro"),
+    "adafactor": Switch("optim", "adafactor"),
     "use_galore": Switch("optim", "galore_adamw"),
     "use_apollo": Switch("optim", "apollo_adamw"),
     "use_badam": Switch("optim", "badam"),

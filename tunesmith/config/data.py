@@ -39,7 +39,9 @@ class DataConfig(Section):
     the answer (true), as the reference does; null leaves the rows as they are."""
 
     thinking: Literal["as_data", "strip_history", "empty_masked", "strip"] | None = None
-    """What happens to thoughts in assistant turns."""
+    """What happens to thoughts in assistant turns: `as_data` leaves them as they are, `strip_history` takes out those before the
+    last answer, `strip` all; `empty_masked` writes an empty one, which is not trained, where there is none. Default: as
+    `enable_thinking` says."""
 
     allow_special_tokens: bool = False
     """Let text in data become control tokens. Off, `<|im_end|>` in a row stays plain text."""
@@ -74,7 +76,7 @@ class DataConfig(Section):
     `dataset` says the same. Default: they take turns."""
 
     max_samples: Positive | None = None
-    """Most rows taken of each dataset."""
+    """Most rows taken of each dataset. Default: all."""
 
     sample_strategy: Literal["first", "random"] = "first"
     """Which rows `max_samples` takes: the first ones, or a seeded random choice."""
@@ -94,7 +96,8 @@ class DataConfig(Section):
     tokens."""
 
     preprocessing_num_workers: Positive | Literal["auto"] | None = None
-    """Processes that prepare the data, at most one per core. 1 prepares in the main process."""
+    """Processes that prepare the data, at most one per core; `auto`: one per core. 1, the default, prepares in the
+    main process."""
 
     preprocessing_batch_size: Positive = 1000
     """Rows prepared at once by one process."""

@@ -197,6 +197,7 @@ INERT: dict[str, str] = {
     "sample_backend": _V1,
     "compute_dtype": "`compute_type` says in which form a model is held",
     "device_map": "the device is chosen by `device`",
+    "pissa_convert": "an adapter of PiSSA is always saved so that it fits the unchanged base",
     "block_diag_attn": "rows packed together never see each other, unless packing is contaminated",
     "download_mode": "what was downloaded is used again; HF_HOME says where it lies",
     "master_addr": "under torchrun the environment says it",
@@ -214,7 +215,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "upcast_lmhead_output": _OFF,
     "train_from_scratch": _OFF,
     "adapter_folder": _OFF,
-    "pissa_convert": _OFF,
     "module_dropout": (*_OFF, 0.0),
     "oft_block_size": (*_OFF, 32),
     "oft_target": (*_OFF, "all"),
@@ -227,7 +227,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "efficient_eos": _OFF,
     "tf32": _OFF,
     "torchdynamo": _OFF,
-    "adafactor": _OFF,
     "eval_delay": (*_OFF, 0),
     "eval_on_start": _OFF,
     "ignore_data_skip": _OFF,
@@ -257,7 +256,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
 
 INSTEAD: dict[str, str] = {
     "use_swanlab": "write `report_to: swanlab`",
-    "adafactor": "write `optim: adafactor`",
     "max_length": "write `max_new_tokens`, which counts the answer alone",
     "generation_max_length": "write `max_new_tokens`, which counts the answer alone",
     "generation_config": "each option of generation has a name of its own, such as `temperature`",

@@ -84,7 +84,7 @@ class OptimConfig(Section):
     """Peak learning rate, reached at the end of warmup. LoRA usually wants 1e-4 to 5e-4, full tuning 5e-6 to 5e-5."""
 
     lora_learning_rate: PositiveFloat | None = None
-    """Learning rate of LoRA's weights, when other weights are trained beside them."""
+    """Learning rate of LoRA's weights, where `learning_rate` rules what is trained beside them. Default: `learning_rate`."""
 
     loraplus_lr_ratio: PositiveFloat | None = None
     """LoRA+: the learning rate of LoRA's second matrix as a multiple of the first's; 16 is usual."""
