@@ -4,13 +4,14 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
-.PHONY: help install demo check test test-reliability clean
+.PHONY: help install demo check test test-reliability test-gpu clean
 
 help:
 	@echo "make demo     build a tiny model, tune it, and talk to it before and after (3 minutes on 2 cores)"
 	@echo "make install  make .venv with tunesmith in it"
 	@echo "make test     everything that must hold: the gate below, then all tests"
 	@echo "make test-reliability  every promise of reliability, at length (20 minutes at most)"
+	@echo "make test-gpu  what only a GPU can prove (4 minutes on one)"
 	@echo "make check    the gate: formatting, lint, types, structure"
 	@echo "make clean    remove .venv and caches (never runs or data)"
 
@@ -42,6 +43,9 @@ test: check
 
 test-reliability: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 tests/reliability
+
+test-gpu: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -n 0 --durations 10 tests/gpu tests/models/test_float8.py tests/losses/test_loss_by_liger.py tests/models/test_liger.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
