@@ -80,18 +80,20 @@ def _from_options(model: nn.Module, cfg: OptimConfig, takes: Mapping[str, inspec
     devices = {"cpu", "cuda"} if "betas" in accepted else {"cpu"}  # not every optimizer has such a step on a GPU
     if (
         "fused" in accepted
-        and _fused_here(model, devices)
+        and _fused_here(model, devices, of_adam="betas" in accepted)
         and not {"foreach", "differentiable"} & cfg.optim_args.keys()
     ):
         arguments["fused"] = True
     return arguments
 
 
-def _fused_here(model: nn.Module, devices: set[str]) -> bool:
+def _fused_here(model: nn.Module, devices: set[str], *, of_adam: bool) -> bool:
     """Whether to take torch's one-kernel step: on the CPU it is several times as fast as a loop over weights, on a GPU it
-    passes over weights and moments once and needs no memory besides, which a step by lists of tensors does."""
+    passes over weights and moments once and needs no memory besides, which a step by lists of tensors does.  Not SGD's of
+    weights of 16 bits: its momentum has other bits each time."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    return all(p.is_floating_point() and p.device.type in devices for p in trained)
+    exact = of_adam or all(p.itemsize > 2 for p in trained)
+    return exact and all(p.is_floating_point() and p.device.type in devices for p in trained)
 
 
 def _checked(cfg: OptimConfig, optimizer: str, accepted: Set[str]) -> dict[str, Any]:
