@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from tunesmith import language, log
@@ -121,6 +122,13 @@ def _run(arguments: list[str]) -> int:
         return _unknown(command)
     if command != "help" and any(word in ("--help", "-h") for word in words):
         command, words = "help", [command]
+    if command in WITH_OPTIONS and sys.flags.optimize > 1:
+        log.error(
+            "PYTHONOPTIMIZE: 2 removes the texts that Transformers reads in its own code; set it to 1, or unset it"
+        )
+        return WRONG_USE
+    if any(option.startswith("error") for option in sys.warnoptions):
+        warnings.simplefilter("default")  # what libraries warn of is no failure of a run
     try:
         return _function(command)(words)
     except BrokenPipeError:
