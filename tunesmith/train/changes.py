@@ -120,12 +120,12 @@ def _recomputing(cfg: Config) -> Iterator[Change]:
 
 
 def _methods(cfg: Config) -> Iterator[Change]:
+    few = cfg.model.compute_type != "fp8"  # which holds frozen weights in 8 bits itself
     if cfg.tuning.finetuning_type in ("full", "freeze"):
         yield Change({"finetuning_type": "lora"}, ADAPTING)
-        yield Change({"finetuning_type": "qlora"}, ADAPTING * QUANTIZING)
-    elif (
-        cfg.tuning.finetuning_type == "lora" and cfg.model.quantization_bit is None and cfg.model.compute_type != "fp8"
-    ):
+        if few:
+            yield Change({"finetuning_type": "qlora"}, ADAPTING * QUANTIZING)
+    elif cfg.tuning.finetuning_type == "lora" and cfg.model.quantization_bit is None and few:
         yield Change({"quantization_bit": 4}, QUANTIZING)
 
 
