@@ -87,7 +87,9 @@ def test_an_architecture_without_formulas_is_traced(
     (folder / "config.json").write_text(json.dumps(shape), encoding="utf-8")
     text = told(capsys, *words, f"model_name_or_path={folder}")
     assert "traced, as there are no formulas" in text
-    assert "time          not known" in text
+    assert "time          about" in text
+    usual = json.loads(told(capsys, *words, f"model_name_or_path={folder}", "--json"))[0]
+    assert usual["by"] == "trace" and usual["seconds"]["training"]["likely"] > 0
 
 
 @pytest.mark.parametrize("optim", ["adafactor", "muon"])

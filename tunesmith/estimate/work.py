@@ -58,6 +58,10 @@ def training(shape: Shape, method: Method, rows: Rows, *, recomputed: bool) -> f
     if method.kind == "freeze" and method.trained_layers >= 0:
         reached = method.trained_layers
     once, back = forward(shape, rows), forward(shape, rows, layers=reached)
+    back += forward(
+        shape, Rows(0, 0, rows.squares), layers=reached
+    )  # attention's two products have four on the way back
+    again = forward(shape, rows, layers=reached) if recomputed else 0.0
     own, _ = trained(shape, method)
     weights = 2.0 * rows.tokens * own  # gradients of what is trained
     if method.kind == "lora":
@@ -65,7 +69,7 @@ def training(shape: Shape, method: Method, rows: Rows, *, recomputed: bool) -> f
     if method.kind == "full":
         weights -= 2.0 * rows.tokens * (shape.embedding_numbers + shape.head_numbers)
     heads = (3 if method.kind == "full" else 2) * head(shape, rows)
-    return once + back * (2 if recomputed else 1) + weights + heads
+    return once + back + again + weights + heads
 
 
 def seconds(operations: float, rate: float, shares: Range) -> Range:

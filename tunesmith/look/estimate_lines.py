@@ -16,7 +16,7 @@ from tunesmith.estimate.words import duration, durations, money
 from tunesmith.train.calibrate import Measured
 from tunesmith.train.changes import Taking, changed
 from tunesmith.train.costs import price_of
-from tunesmith.train.estimated import Case, Times, case_of, memory_of, method, times_of
+from tunesmith.train.estimated import Case, Times, case_of, memory_of, method, times_of, work_of
 from tunesmith.train.fitting import cheapest
 from tunesmith.train.foretold import remember
 from tunesmith.train.inputs import Inputs
@@ -109,7 +109,7 @@ class Estimate:
 
     def _time(self) -> Iterator[str]:
         if self.times is None:
-            yield "time          not known: there are no formulas for this architecture, or no rate of this device"
+            yield "time          not known: there is no rate of this device"
             return
         times, case = self.times, self.case
         yield f"time          {durations(times.total)}"
@@ -127,9 +127,10 @@ class Estimate:
             yield f"{'' if number else 'money':13} {cost} at {price}"
         if not self.prices:
             yield "money         no price is known for it: give price=... (of one device and hour) and currency=..."
-        assert case.shape is not None
-        known = history.runs_known(case.device.name, case.shape.hidden)
-        shares = history.shares(case.device.name, case.device.kind, case.shape.hidden)
+        todo = work_of(case)
+        assert todo is not None, "there are times"
+        known = history.runs_known(case.device.name, todo.hidden)
+        shares = history.shares(case.device.name, case.device.kind, todo.hidden)
         rate = case.device.rate(FORMATS[case.precision].compute)
         why = (
             f"as in {known} finished run{'s' * (known > 1)} here" if known else "as is usual; no run has finished here"
@@ -147,7 +148,7 @@ def told(measured: Measured) -> str:
 def remembered(cfg: Config, inputs: Inputs, device: Device, measured: Measured) -> None:
     """Keep what share of its rate the device reached, for this estimate and later ones."""
     case = case_of(cfg, inputs, device, ranks=1, precision=precision_on(device, cfg.model.compute_type))
-    remember(case, measured.tokens, measured.seconds)
+    remember(case, measured.tokens, measured.seconds, tracing=True)
 
 
 def estimated(

@@ -7,8 +7,8 @@ Steps and tokens come from the functions that the trainer counts with.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from tunesmith.estimate.work import Range, Rows
 from tunesmith.train.chosen_loss import COMPARING
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.timetable import Timetable, division, timetable
+
+if TYPE_CHECKING:
+    from tunesmith.train.traced import Traced
 
 WRITTEN_BYTES_A_SECOND = Range(2e9, 8e8, 1e8)
 """What disks write, from fast to slow."""
@@ -64,6 +67,26 @@ class Case:
         if written == "offload":
             recomputed = "everything" if self.device.kind == "cpu" else "offload"
         return Way(FORMATS[self.precision], self.device.kind, recomputed, self.ranks)
+
+    @cached_property
+    def traced(self) -> "Traced":
+        """A step of the model without its weights; takes some seconds."""
+        from transformers import AutoConfig
+
+        from tunesmith.models.precision import BY_NAME
+        from tunesmith.train.traced import trace
+
+        kind = self.config.get("model_type", "")
+        config = AutoConfig.for_model(kind, **{k: v for k, v in self.config.items() if k != "model_type"})
+        tuning, model = self.cfg.tuning, self.cfg.model
+        bits = bits_of(self.cfg, self.precision)
+        if tuning.finetuning_type == "qlora":
+            tuning = tuning.model_copy(update={"finetuning_type": "lora"})
+        if model.gradient_checkpointing == "auto":
+            model = model.model_copy(update={"gradient_checkpointing": True})
+        cfg = self.cfg.model_copy(update={"tuning": tuning, "model": model})
+        gpu, load = self.device.kind == "cuda", self.load
+        return trace(cfg, config, BY_NAME[self.precision], load.lengths, places=load.places, gpu=gpu, bits=bits)
 
     @property
     def is_known(self) -> bool:
@@ -190,34 +213,43 @@ def _chosen(case: Case, step: formula.Step) -> int:
 
 def _traced(case: Case) -> Memory:
     """By running the model's shapes through a step."""
-    from transformers import AutoConfig
-
-    from tunesmith.models.precision import BY_NAME
-    from tunesmith.train.traced import trace
-
-    kind = case.config.get("model_type", "")
-    config = AutoConfig.for_model(kind, **{k: v for k, v in case.config.items() if k != "model_type"})
-    bits = bits_of(case.cfg, case.precision)
-    tuning = case.cfg.tuning
-    if tuning.finetuning_type == "qlora":
-        tuning = tuning.model_copy(update={"finetuning_type": "lora"})
-    written = case.cfg.model.gradient_checkpointing
-    model = case.cfg.model.model_copy(update={"gradient_checkpointing": True if written == "auto" else written})
-    cfg = case.cfg.model_copy(update={"tuning": tuning, "model": model})
-    found = partial(trace, cfg, config, BY_NAME[case.precision], case.load.lengths, places=case.load.places)(
-        gpu=case.device.kind == "cuda", bits=bits
-    )
+    found = case.traced
     gradients = found.trained * FORMATS[case.precision].trained
     rest = found.to_come - gradients - found.optimizer
     return Memory(found.weights, 0, gradients * (2 if case.ranks > 1 else 1), found.optimizer, rest, 0, 0)
 
 
-def numbers_of(case: Case) -> float | None:
-    """Operations of the whole run on one device; None where nobody knows."""
-    if case.shape is None or (trained := method(case.cfg, case.shape, case.precision)) is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one device has to compute: operations of training, and of one evaluation.  `hidden`, `layers`: of the model."""
+
+    training: float
+    evaluating: float
+    hidden: int
+    layers: int
+
+
+def work_of(case: Case, *, tracing: bool = True) -> Work | None:
+    """By formulas; else, with `tracing`, by the products of a traced step; None where nobody knows."""
     each = case.trained.times(1 / case.ranks)
-    return work.training(case.shape, trained, each, recomputed=bool(case.way.recomputed))
+    if case.shape is not None and (trained := method(case.cfg, case.shape, case.precision)) is not None:
+        training = work.training(case.shape, trained, each, recomputed=bool(case.way.recomputed))
+        reads = work.forward(case.shape, case.evaluated) + work.head(case.shape, case.evaluated)
+        return Work(training, reads / case.ranks, case.shape.hidden, case.shape.layers)
+    if not tracing or not case.load.tokens:
+        return None
+    found = case.traced
+    again = 2 if case.way.recomputed else 1
+    a_token = found.operations / case.load.tokens
+    # Attention: two products forward, half of each, again where layers are recomputed, and four on the way back.
+    a_square = 2 * found.attended * (1 + 2 / again)
+    reading = 1 / (3 if case.cfg.tuning.finetuning_type == "full" else 2) / (1.5 if again > 1 else 1)
+    return Work(
+        a_token * each.tokens + a_square * each.squares,
+        (a_token * case.evaluated.tokens + a_square * case.evaluated.squares) * reading / case.ranks,
+        found.hidden,
+        found.layers,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +267,16 @@ class Times:
         return self.starting + self.preparing + self.training + self.evaluating + self.saving
 
 
-def times_of(case: Case, memory: Memory) -> Times | None:
+def times_of(case: Case, memory: Memory, *, tracing: bool = True) -> Times | None:
     """How long the run takes; None where operations or the device's rate are not known."""
-    operations, rate = numbers_of(case), case.device.rate(FORMATS[case.precision].compute)
-    if operations is None or not rate or case.shape is None:
+    todo, rate = work_of(case, tracing=tracing), case.device.rate(FORMATS[case.precision].compute)
+    if todo is None or not rate:
         return None
-    reached = shares(case.device.name, case.device.kind, case.shape.hidden)
-    started = MICRO_BATCH_SECONDS[case.device.kind].times(case.shape.layers)
-    batches = _micro_batches(case)
-    training = work.seconds(operations, rate, reached) + started.times(batches)
-    reads = work.forward(case.shape, case.evaluated) + work.head(case.shape, case.evaluated)
+    reached = shares(case.device.name, case.device.kind, todo.hidden)
+    started = MICRO_BATCH_SECONDS[case.device.kind].times(todo.layers)
+    training = work.seconds(todo.training, rate, reached) + started.times(_micro_batches(case))
     evaluations = _evaluations(case.due, bool(case.evaluated.tokens))
-    evaluating = work.seconds(reads / case.ranks, rate, reached).times(evaluations)
+    evaluating = work.seconds(todo.evaluating, rate, reached).times(evaluations)
     checkpoint = memory.optimizer + 2 * (memory.adapters or memory.gradients)
     if not memory.adapters:
         checkpoint += memory.weights

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from tunesmith.estimate import history, work
+from tunesmith.estimate import history
 from tunesmith.estimate.memory import Memory, gib
 from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
 from tunesmith.estimate.work import Range
 from tunesmith.log import say
 from tunesmith.train.costs import price_of
-from tunesmith.train.estimated import Case, case_of, method, times_of
+from tunesmith.train.estimated import Case, case_of, times_of, work_of
 from tunesmith.train.machine import here
 from tunesmith.train.session import Session
 
@@ -54,7 +54,7 @@ def foretell(session: Session, began: float) -> Foretold:
     cfg, runtime = session.cfg, session.runtime
     device = here(cfg.model)
     case = case_of(cfg, session.inputs, device, ranks=runtime.world_size, precision=runtime.precision.name)
-    times = times_of(case, session.memory)
+    times = times_of(case, session.memory, tracing=False)
     left = 1 - session.position.step / max(session.due.total, 1)
     spent = time.perf_counter() - began
     seconds = None
@@ -106,13 +106,11 @@ def _remember(session: Session, foretold: Foretold) -> None:
         remember(foretold.case, session.position.tokens, session.position.seconds)
 
 
-def remember(case: Case, tokens: int, seconds: float) -> None:
+def remember(case: Case, tokens: int, seconds: float, *, tracing: bool = False) -> None:
     """What share of its rate a device reaches that trains so many tokens of the run, of all devices, in so many seconds."""
-    if case.shape is None or case.cfg.data.disable_cache:
+    rate = case.device.rate(case.way.formats.compute)
+    if case.cfg.data.disable_cache or not rate or not case.trained.tokens:
         return
-    trained, rate = method(case.cfg, case.shape, case.precision), case.device.rate(case.way.formats.compute)
-    if trained is None or not rate or not case.trained.tokens:
-        return
-    rows = case.trained.times(tokens / case.trained.tokens / case.ranks)
-    operations = work.training(case.shape, trained, rows, recomputed=bool(case.way.recomputed))
-    history.remember(case.device.name, case.shape.hidden, operations / seconds / rate)
+    if (todo := work_of(case, tracing=tracing)) is not None:
+        reached = todo.training * tokens / case.trained.tokens / seconds
+        history.remember(case.device.name, todo.hidden, reached / rate)

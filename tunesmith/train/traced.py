@@ -19,6 +19,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tunesmith import catalog, log
@@ -55,6 +56,12 @@ class Traced:
     optimizer: int
     to_come: int
     """All that is there beyond the weights at the moment at which that is most."""
+    operations: float
+    """Of products, forward and backward, but for attention on a GPU."""
+    attended: float
+    """Heads times their width, of all calls of attention in a kernel that is not counted."""
+    hidden: int
+    layers: int
 
 
 def trace(
@@ -69,19 +76,30 @@ def trace(
 ) -> Traced:
     """A step with a micro-batch of rows of `lengths` tokens, of which `places` are trained.  `bits`: what frozen linear
     layers are held in."""
-    with log.muted(), _fitting(lengths, gpu=gpu):
+    with log.muted(), _fitting(lengths, gpu=gpu) as attended:
         with torch.device("meta"):
             model = _built(cfg, config, precision, bits, gpu=gpu)
         with FakeTensorMode(allow_non_fake_inputs=True):
             _fill(model)
             model.train()
             beside = _before(cfg, model)
-            gradients, peak = _step(model, precision, _batch(lengths, places), _objective(cfg, model, beside))
+            with FlopCounterMode(display=False) as counted:
+                gradients, peak = _step(model, precision, _batch(lengths, places), _objective(cfg, model, beside))
         kept = state(build.build(model, cfg.optim))  # beyond the fake mode: optimizers read numbers
     weights = [*model.parameters(), *([] if beside is None else beside.parameters())]
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
     to_come = kept.kept + max(peak, gradients + kept.moving)
-    return Traced(sum(weight.nbytes for weight in weights), trained, kept.kept, to_come)
+    text = config.get_text_config()
+    return Traced(
+        sum(weight.nbytes for weight in weights),
+        trained,
+        kept.kept,
+        to_come,
+        counted.get_total_flops(),
+        sum(attended),
+        text.hidden_size,
+        text.num_hidden_layers,
+    )
 
 
 def _built(cfg: Config, config: PreTrainedConfig, precision: Precision, bits: int | None, *, gpu: bool) -> nn.Module:
@@ -208,13 +226,16 @@ def _asked(model: nn.Module) -> predict.Predictor:
 
 
 @contextmanager
-def _fitting(lengths: Sequence[int], *, gpu: bool) -> Iterator[None]:
-    """Have attention and the loss do what they do with rows of these lengths, on a GPU or a CPU."""
+def _fitting(lengths: Sequence[int], *, gpu: bool) -> Iterator[list[int]]:
+    """Have attention and the loss do what they do with rows of these lengths, on a GPU or a CPU.  The list gets heads times
+    their width of each call of attention that is not made of products."""
+    attended = list[int]()
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **said: Any
     ) -> tuple[Tensor, None]:
         if gpu and not said.get("softcap"):
+            attended.append(query.shape[1] * query.shape[3])
             return _OneKernel.apply(query, key, value), None
         return ragged.attend(module, query, key, value, attention_mask, **said, lengths=lengths)
 
@@ -224,7 +245,7 @@ def _fitting(lengths: Sequence[int], *, gpu: bool) -> Iterator[None]:
         pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = pieces.CHUNK["cuda"], pieces.BLOCK["cuda"]
     ragged.causal.cache_clear()  # what is kept there is real
     try:
-        yield
+        yield attended
     finally:
         ragged.causal.cache_clear()
         pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = chunk, block
