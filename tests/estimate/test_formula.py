@@ -24,6 +24,14 @@ def test_a_step_on_a_cpu_is_what_its_trace_counts(method: str, recomputed: bool)
     both("llama", method, (60, 100, 200), recomputed=recomputed, precision="fp32", gpu=False).check()
 
 
+@pytest.mark.parametrize("gpu", [True, False])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_tied_embedding_has_a_gradient_of_its_own_on_a_gpu(gpu: bool, recomputed: bool) -> None:
+    found = both("qwen2", "full", (16,), recomputed=recomputed, precision="bf16" if gpu else "fp32", gpu=gpu)
+    found.check()
+    assert (found.said.loss == 2 * 4 * 32000 * 1024) is gpu
+
+
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_operations_of_a_step_are_those_of_its_trace(method: str, recomputed: bool) -> None:

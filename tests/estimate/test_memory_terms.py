@@ -38,6 +38,7 @@ def test_other_moments() -> None:
     assert replace(STEP, loss=300).peak() == Memory(1000, 0, 100, 200, 210, 300, 0)
     assert replace(STEP, moving=1000).peak() == Memory(1000, 0, 100, 200, 0, 0, 1000)
     assert replace(STEP, after_loss=5).peak() == Memory(1000, 0, 100, 200, 210, 5, 30)
+    assert replace(STEP, after_loss=300, embedded=300).peak() == Memory(1000, 0, 100, 200, 10, 600, 0)
 
 
 def test_no_more_layers_than_needed() -> None:

@@ -113,6 +113,7 @@ def step(shape: Shape, method: Method, load: Load, way: Way, optimizer: str, ask
         loss=loss,
         after_loss=after_loss,
         moving=moving_bytes(optimizer, numbers, formats.trained, way.kind),
+        embedded=0 if way.kind == "cpu" and way.ranks == 1 else after_loss,  # only rows that were read are added there
     )
 
 

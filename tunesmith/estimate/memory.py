@@ -62,6 +62,8 @@ class Step:
     """What the loss leaves until the whole backward pass is done: a tied head's gradient."""
     moving: int
     """What the optimizer's step needs beyond its state."""
+    embedded: int = 0
+    """What the gradient of the embedding takes beside that of its tied head, to which it is added at the end."""
 
     def peak(self, lowest: int = 0) -> Memory:
         """The most at any time of forward pass, loss and backward pass when the `lowest` layers are recomputed."""
@@ -77,6 +79,7 @@ class Step:
             yield below + layer.kept, self.after_loss, max(0, layer.backward - layer.kept)
             below += layer.kept
         yield below, self.loss, 0
+        yield self.given, self.after_loss + self.embedded, 0
         yield 0, 0, self.moving
 
 

@@ -271,6 +271,7 @@ def _with_adapters(now: Situation, step: Step) -> Step:
         optimizer=int(step.optimizer * share),
         moving=int(step.moving * share),
         after_loss=0,
+        embedded=0,
     )
 
 

@@ -132,6 +132,7 @@ def measured(
         loss=loss,
         after_loss=after_loss,
         moving=kept.moving,
+        embedded=0 if runtime.device.type == "cpu" and runtime.world_size == 1 else after_loss,
     )
 
 

@@ -19,7 +19,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.function import once_differentiable
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tunesmith import catalog, log
@@ -30,7 +31,7 @@ from tunesmith.estimate.shapes import packed_bytes
 from tunesmith.estimate.state import state
 from tunesmith.losses import pieces
 from tunesmith.models import predict, ragged, recompute
-from tunesmith.models.elementwise import add_rows_read, lighten
+from tunesmith.models.elementwise import lighten
 from tunesmith.models.precision import Precision
 from tunesmith.models.tuning.carried import ADAPTER
 from tunesmith.models.tuning.fused import FusedLinear, fuse
@@ -83,7 +84,7 @@ def trace(
             _fill(model)
             model.train()
             beside = _before(cfg, model)
-            with FlopCounterMode(display=False) as counted:
+            with _Products() as counted:
                 gradients, peak = _step(model, precision, _batch(lengths, places), _objective(cfg, model, beside))
         kept = state(build.build(model, cfg.optim))  # beyond the fake mode: optimizers read numbers
     weights = [*model.parameters(), *([] if beside is None else beside.parameters())]
@@ -95,7 +96,7 @@ def trace(
         trained,
         kept.kept,
         to_come,
-        counted.get_total_flops(),
+        counted.operations,
         sum(attended),
         text.hidden_size,
         text.num_hidden_layers,
@@ -115,8 +116,7 @@ def _built(cfg: Config, config: PreTrainedConfig, precision: Precision, bits: in
     elif base._supports_sdpa:
         base.set_attn_implementation("sdpa")
     _lighten(base)
-    if not gpu:
-        add_rows_read(base)
+    _join(base, whole=gpu)
     if (way := recompute.ASKED.get(cfg.model.gradient_checkpointing)) is not None:
         recompute.recompute(base, way)
     made: nn.Module = catalog.find("tuning", cfg.tuning.finetuning_type)(base, cfg.tuning, precision=precision)
@@ -140,6 +140,38 @@ def _lighten(model: nn.Module) -> None:
                 found[kind] = way.__func__ if way is not None else None
             if (forward := found[kind]) is not None:
                 module.forward = MethodType(forward, module)
+
+
+def _join(model: PreTrainedModel, *, whole: bool) -> None:
+    """Have the gradient of an embedding that is one weight with the head added to the head's in place, which autograd does
+    not while tensors are counted.  `whole`: as a matrix, not where rows were read alone."""
+
+    def read(self: nn.Module, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            rows = type(self).forward(self, ids)
+        out: Tensor = _Read.apply(rows, self.weight, whole)
+        return out
+
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear) and embedding.weight is head.weight:
+        embedding.forward = MethodType(read, embedding)
+
+
+class _Read(torch.autograd.Function):
+    """Rows of a weight whose gradient is the head's."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, whole: bool) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.whole = whole
+        return rows.view_as(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
+        if ctx.whole:
+            torch.empty_like(ctx.saved_tensors[0])
+        return None, None, None
 
 
 def _small(module: nn.Module) -> nn.Module:
@@ -249,6 +281,23 @@ def _fitting(lengths: Sequence[int], *, gpu: bool) -> Iterator[list[int]]:
     finally:
         ragged.causal.cache_clear()
         pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = chunk, block
+
+
+class _Products(TorchDispatchMode):
+    """Counts the operations of products by torch's own formulas.  Torch's counter also follows modules, by which all that is
+    computed a second time lives until the step's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 class _OneKernel(torch.autograd.Function):
