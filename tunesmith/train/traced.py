@@ -154,7 +154,8 @@ def _join(model: PreTrainedModel, *, whole: bool) -> None:
 
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear) and embedding.weight is head.weight:
-        embedding.forward = MethodType(read, embedding)
+        module: nn.Module = embedding
+        module.forward = MethodType(read, module)
 
 
 class _Read(torch.autograd.Function):
