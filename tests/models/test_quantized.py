@@ -48,6 +48,14 @@ def test_a_step_from_the_quantized_base(method: str, bits: int, folder_of: Folde
 
 
 @pytest.mark.parametrize(("method", "bits"), WAYS)
+def test_the_weights_file_is_let_go(method: str, bits: int, folder_of: Folders, loaded: Loader) -> None:
+    folder = folder_of("llama")
+    model = loaded(folder, quantization_bit=bits, quantization_method=method)
+    assert str(folder) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert zoo.logits(model).isfinite().all()
+
+
+@pytest.mark.parametrize(("method", "bits"), WAYS)
 def test_lora_beside_few_bits_is_computed_at_once(method: str, bits: int, folder_of: Folders, loaded: Loader) -> None:
     """As peft computes it; LLM.int8, which rounds what it is given too, stays peft's."""
     adapted = tuned(loaded(folder_of("llama"), quantization_bit=bits, quantization_method=method))

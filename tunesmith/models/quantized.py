@@ -41,6 +41,7 @@ def settle(model: PreTrainedModel, cfg: ModelConfig, dtype: torch.dtype) -> None
         _hold_in_hqq(model, cfg.quantization_bit, dtype)
     else:
         _keep_as_trained(model)
+    _leave_file(model)
     held = [module for module in model.modules() if is_held(module)]
     if not held:
         raise ModelError(
@@ -77,6 +78,13 @@ def _hold_in_hqq(model: PreTrainedModel, bits: int, dtype: torch.dtype) -> None:
             settings = BaseQuantizeConfig(nbits=bits, group_size=group, axis=0)
             held = HQQLinear(layer, settings, compute_dtype=dtype, device=str(layer.weight.device))
             model.get_submodule(above).register_module(last, held)
+
+
+def _leave_file(model: PreTrainedModel) -> None:
+    """Copy what was not rounded out of the mapped file, all of which would else stay in memory for it."""
+    for weight in model.parameters():
+        if weight.device.type == "cpu" and weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def _keep_as_trained(model: PreTrainedModel) -> None:
