@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tunesmith import compiled
 from tunesmith.data.collate import join, pad
-from tunesmith.data.sample import Batch, Sample
+from tunesmith.data.sample import EVERYTHING, Batch, Sample
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
 from tunesmith.models import float8, liger
@@ -61,6 +61,7 @@ class Ours:
         asked = predictor(
             model,
             no_padding="no_padding" not in self.left_out,
+            share="shared_prefix" not in self.left_out,
             fused_loss="fused_loss" not in self.left_out,
             loss=liger_cross_entropy if self.liger_loss else linear_cross_entropy,
         )
@@ -70,16 +71,21 @@ class Ours:
 
         def cost(rows: list[list[Sample]]) -> Tensor:
             samples = [sample for row in rows for sample in row]
-            batch = join(samples, range(len(samples))) if asked.ragged else pad(samples, range(len(samples)), pad_id=0)
+            batch = (
+                join(samples, range(len(samples)), share=EVERYTHING if asked.shares else 0)
+                if asked.ragged
+                else pad(samples, range(len(samples)), pad_id=0)
+            ).map(lambda tensor: tensor.to(device))
             said = asked(
-                input_ids=batch.input_ids.to(device),
-                position_ids=batch.position_ids.to(device),
-                attention_mask=None if batch.packed else batch.attention_mask.to(device),
-                places=batch.places.to(device),
-                bounds=None if batch.bounds is None else batch.bounds.to(device),
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                attention_mask=None if batch.packed else batch.attention_mask,
+                places=batch.places,
+                bounds=batch.bounds,
                 longest=batch.longest,
+                shared=batch.shared,
             )
-            return said.cross_entropy(batch.targets.to(device)) / batch.loss_tokens
+            return said.cross_entropy(batch.targets) / batch.loss_tokens
 
         return asked, cost
 
@@ -89,11 +95,13 @@ def theirs(model: Any, device: torch.device) -> tuple[nn.Module, Cost]:
 
     def cost(rows: list[list[Sample]]) -> Tensor:
         batch: Batch = pad([_row(row) for row in rows], range(len(rows)), pad_id=0)
+        labels = torch.full_like(batch.input_ids, -100)
+        labels.view(-1)[batch.places + 1] = batch.targets
         loss: Tensor = model(
             input_ids=batch.input_ids.to(device),
             position_ids=batch.position_ids.to(device),
             attention_mask=None,
-            labels=batch.labels.to(device),
+            labels=labels.to(device),
         ).loss
         return loss
 

@@ -116,9 +116,9 @@ def test_a_batch_holds_its_rows_padded_on_the_right() -> None:
     assert isinstance(batch, Batch) and batch.rows == (0, 1, 2)
     assert batch.input_ids.tolist() == [[0] * 2 + [9] * 6, [1] * 3 + [9] * 5, [2] * 4 + [9] * 4]
     assert batch.attention_mask.sum(dim=1).tolist() == [2, 3, 4]
-    assert batch.labels[1].tolist() == [IGNORED, IGNORED, 1] + [IGNORED] * 5
+    assert (batch.places.tolist(), batch.targets.tolist()) == ([0, 9, 18], [0, 1, 2])
     assert batch.position_ids[2].tolist()[:4] == [0, 1, 2, 3]
     assert (batch.tokens, batch.loss_tokens) == (9, 3)
-    assert {batch.input_ids.dtype, batch.labels.dtype, batch.attention_mask.dtype, batch.position_ids.dtype} == {
+    assert {batch.input_ids.dtype, batch.targets.dtype, batch.attention_mask.dtype, batch.position_ids.dtype} == {
         batch.input_ids.long().dtype
     }

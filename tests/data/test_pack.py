@@ -13,7 +13,7 @@ from tunesmith.data.arrays import ArraySamples, Rows
 from tunesmith.data.batches import windows
 from tunesmith.data.division import Division
 from tunesmith.data.pack import Packed, fill
-from tunesmith.data.sample import IGNORED, Samples
+from tunesmith.data.sample import IGNORED, Layout, Samples
 from tunesmith.losses import lm
 
 
@@ -96,7 +96,7 @@ def loss_and_gradients(
     total = 0.0
     for window in windows(
         samples, Division(2, 1, 1, seed=0, shuffle=True), epochs=1, multiple_of=pad_to,
-        one_row=one_row,
+        layout=Layout(one_row),
     ):  # fmt: skip
         (batch,) = window.batches
         mask = None if batch.packed else batch.attention_mask
@@ -131,7 +131,7 @@ def test_packing_changes_neither_loss_nor_gradient(
 
 def test_rows_behind_one_another_are_the_same_batch(tiny_model: Path) -> None:
     packed = Packed(array_samples([9, 17, 4, 30, 12, 1, 6, 2, 25, 11], seed=3), 40, seed=0)
-    for window in windows(packed, Division(2, 1, 1, seed=0, shuffle=False), epochs=1, one_row=True):
+    for window in windows(packed, Division(2, 1, 1, seed=0, shuffle=False), epochs=1, layout=Layout(one_row=True)):
         (batch,) = window.batches
         assert batch.input_ids.shape[0] == 1 and batch.position_ids[0, 0] == 0
         assert batch.loss_tokens == sum(int((packed[row].labels[1:] != IGNORED).sum()) for row in batch.rows)

@@ -123,20 +123,20 @@ def test_a_store_without_fractions_has_no_weights(tiny_tokenizer: PreTrainedToke
 def test_batches_weigh_the_same_padded_packed_and_in_one_row(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
     samples = ArraySamples(joined(parts(tiny_tokenizer)))
     padded = pad([samples[row] for row in range(5)], range(5), pad_id=0, multiple_of=64)
-    assert padded.weights is not None and ((padded.weights != 0) == (padded.labels != IGNORED)).all()
+    assert padded.target_weights is not None and set(padded.target_weights.tolist()) == {0.25, 0.5, 1.0}
     tokens = [int((samples[row].labels[1:] != IGNORED).sum()) for row in range(5)]
     expected = sum(w * n for w, n in zip((1, 1, 0.5, 1, 0.25), tokens, strict=True))
     assert padded.loss_weight == expected and padded.loss_tokens == sum(tokens)
     packed = Packed(samples, 64, seed=0)
     rows = range(len(packed))
     for batch in (pad([packed[row] for row in rows], rows, pad_id=0), join([packed[row] for row in rows], rows)):
-        assert batch.packed and batch.loss_weight == expected and batch.weights is not None
+        assert batch.packed and batch.loss_weight == expected and batch.target_weights is not None
     assert join([samples[row] for row in range(5)], range(5)).loss_weight == expected
 
 
 def test_a_batch_without_fractions_has_no_weights(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
     samples = ArraySamples(joined(parts(tiny_tokenizer)))
     batch = pad([samples[0], samples[3]], (0, 3), pad_id=0)
-    assert batch.weights is None and batch.loss_weight == batch.loss_tokens
+    assert batch.target_weights is None and batch.loss_weight == batch.loss_tokens
     packed = Packed(samples.choose(np.array([0, 1, 3])), 512, seed=0)
     assert packed[0].weights is None

@@ -10,7 +10,7 @@ import zoo
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.data.collate import join, pad
-from tunesmith.data.sample import IGNORED, Sample
+from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
 from tunesmith.models import ragged
 from tunesmith.models.predict import Predictor, predictor
 
@@ -40,17 +40,22 @@ def built(name: str) -> PreTrainedModel:
     return model.eval()  # without dropout
 
 
-def samples() -> list[Sample]:
+def samples(start: int = 0) -> list[Sample]:
+    """Rows that begin with `start` tokens alike."""
     random = np.random.default_rng(0)
+    alike = random.integers(3, 600, start).astype(np.int32)
     found = []
     for tokens in (9, 17, 4, 12):
         ids = random.integers(3, 600, tokens).astype(np.int32)
-        found.append(Sample(ids, np.where(random.random(tokens) < 0.6, ids, np.int32(IGNORED))))
+        labels = np.where(random.random(tokens) < 0.6, ids, np.int32(IGNORED))
+        found.append(Sample(np.append(alike, ids), np.append(np.full_like(alike, IGNORED), labels)))
     return found
 
 
-def cost(asked: Predictor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    batch = join(samples(), range(4)) if asked.ragged else pad(samples(), range(4), pad_id=0)
+def cost(asked: Predictor, start: int = 0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    share, rows = EVERYTHING if asked.shares else 0, samples(start)
+    batch = join(rows, range(4), share=share) if asked.ragged else pad(rows, range(4), pad_id=0)
+    assert (batch.shared is not None) == (asked.shares and start > 0)
     asked.zero_grad()
     said = asked(
         input_ids=batch.input_ids,
@@ -59,6 +64,7 @@ def cost(asked: Predictor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         places=batch.places,
         bounds=batch.bounds,
         longest=batch.longest,
+        shared=batch.shared,
     )
     loss = said.cross_entropy(batch.targets)
     loss.backward()
@@ -66,12 +72,15 @@ def cost(asked: Predictor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return loss.detach(), gradients
 
 
+@pytest.mark.parametrize("short", [0, 512])
+@pytest.mark.parametrize("start", [0, 11])
 @pytest.mark.parametrize("name", [*zoo.ARCHITECTURES, *MORE])
-def test_the_fast_way_is_the_plain_way(name: str) -> None:
-    plain, gradients = cost(predictor(built(name), no_padding=False, fused_loss=False))
+def test_the_fast_way_is_the_plain_way(monkeypatch: pytest.MonkeyPatch, name: str, start: int, short: int) -> None:
+    monkeypatch.setattr(ragged, "SHORT", short)
+    plain, gradients = cost(predictor(built(name), no_padding=False, fused_loss=False), start)
     asked = predictor(built(name))
-    assert asked.ragged == (name not in PADDED)
-    loss, fast_gradients = cost(asked)
+    assert asked.ragged == asked.shares == (name not in PADDED)
+    loss, fast_gradients = cost(asked, start)
     torch.testing.assert_close(loss, plain, rtol=1e-5, atol=0)
     assert fast_gradients.keys() == gradients.keys()
     largest = max(float(gradient.abs().max()) for gradient in gradients.values())

@@ -73,6 +73,7 @@ class ModelConfig(Section):
             "lighter_layers",
             "kept_memory",
             "loading_ahead",
+            "shared_prefix",
         ]
     ] = []
     """Ways to train faster that are left out, comma-separated. `no_padding`: rows lie behind one another instead of being

@@ -9,7 +9,9 @@ import numpy as np
 
 from tunesmith.data.collate import join, pad
 from tunesmith.data.division import FILLER, Division
-from tunesmith.data.sample import IGNORED, Batch, Sample, Samples
+from tunesmith.data.sample import IGNORED, Batch, Layout, Sample, Samples
+
+PADDED = Layout()
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class Feed(Protocol):
         ...
 
     def windows(
-        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, one_row: bool = False
+        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, layout: Layout = PADDED
     ) -> Iterator[Window]:
         """One rank's windows without end, from behind step `step`, whose window's place is given."""
         ...
@@ -63,9 +65,9 @@ class PreparedFeed:
         return self._per_epoch
 
     def windows(
-        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, one_row: bool = False
+        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, layout: Layout = PADDED
     ) -> Iterator[Window]:
-        return windows(self.samples, self.division, rank=rank, start_window=step, pad_id=pad_id, one_row=one_row)
+        return windows(self.samples, self.division, rank=rank, start_window=step, pad_id=pad_id, layout=layout)
 
     def epochs(self, step: int, place: Sequence[int]) -> float:
         return step / self._per_epoch
@@ -83,27 +85,30 @@ def windows(
     epochs: int | None = None,
     pad_id: int = 0,
     multiple_of: int = 1,
-    one_row: bool = False,
+    layout: Layout = PADDED,
 ) -> Iterator[Window]:
     """One rank's windows from number `start_window` on, counted over all epochs; without end unless `epochs` is given.
 
-    All ranks get equally many micro-batches; where rows run out, a rank gets one filler row without anything to train.
-    `one_row`: rows lie behind one another in a single one, without padding."""
+    All ranks get equally many micro-batches; where rows run out, a rank gets one filler row without anything to train."""
     assert len(samples), "no rows, no windows"
     lengths = samples.lengths
     epoch, number = divmod(start_window, division.per_epoch(lengths))
     while epochs is None or epoch < epochs:
         for step, rows in enumerate(division.epoch(lengths, epoch, number), start=number):
             shares = division.micro_batches(rows, lengths, rank)
-            batches = [batch_of(samples, share, pad_id, multiple_of, one_row) for share in shares]
+            batches = [batch_of(samples, share, pad_id, layout, multiple_of) for share in shares]
             yield Window(epoch, step, batches, samples.where)
         epoch, number = epoch + 1, 0
 
 
-def batch_of(samples: Samples, rows: Sequence[int], pad_id: int, multiple_of: int = 1, one_row: bool = False) -> Batch:
+def batch_of(
+    samples: Samples, rows: Sequence[int], pad_id: int, layout: Layout = PADDED, multiple_of: int = 1
+) -> Batch:
     """One micro-batch of `rows`, which may be FILLER; see `windows`."""
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
-    return join(found, rows) if one_row else pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
+    if layout.one_row:
+        return join(found, rows, share=layout.share)
+    return pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
 
 
 def _filler(samples: Samples) -> Sample:

@@ -5,30 +5,38 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tunesmith.data.sample import IGNORED, Batch, Sample
+from tunesmith.data.pieces import laid, looked_at
+from tunesmith.data.sample import IGNORED, Batch, Sample, Shared
 
 
-def join(samples: Sequence[Sample], rows: Sequence[int]) -> Batch:
+def join(samples: Sequence[Sample], rows: Sequence[int], *, share: int = 0) -> Batch:
     """A micro-batch of `samples`, whose numbers are `rows`, behind one another in a single row: tensors [1, tokens], and
-    the bounds of each sample, or of each part of a packed one."""
-    parts = [tokens for sample in samples for tokens in sample.parts or [len(sample.input_ids)]]
-    bounds = np.cumsum([0, *parts], dtype=np.int32)
-    ids = np.concatenate([sample.input_ids for sample in samples], dtype=np.int64)[None]
-    labels = np.concatenate([sample.labels for sample in samples], dtype=np.int64)[None]
-    labels[0, bounds[:-1]] = IGNORED  # nothing stands before a sample's first token
-    positions = np.concatenate([np.arange(tokens) for tokens in parts])[None]
-    weights = _weights(samples)
+    the bounds of each sample, or of each part of a packed one.
+
+    `share`: up to so many tokens that samples begin with alike, none of them trained, lie there once, and tokens behind
+    the last that predicts anything are left out: nothing that is trained depends on where they are.
+    """
+    pieces = laid(samples, share)
+    sizes = [piece.last - piece.first for piece in pieces]
+    bounds = np.cumsum([0, *sizes], dtype=np.int32)
+    ids = np.concatenate([piece.sample.input_ids[piece.first : piece.last] for piece in pieces], dtype=np.int64)
+    weighed = any(sample.weights is not None for sample in samples)
+    weights = np.concatenate([piece.weights() for piece in pieces]) if weighed else None
     return Batch(
-        torch.from_numpy(ids),
-        torch.from_numpy(labels),
-        torch.ones(ids.shape, dtype=torch.int64),
-        torch.from_numpy(positions),
-        _places(labels),
-        tuple(rows),
+        input_ids=torch.from_numpy(ids[None]),
+        attention_mask=torch.ones((1, len(ids)), dtype=torch.int64),
+        position_ids=torch.from_numpy(np.concatenate([np.arange(piece.first, piece.last) for piece in pieces])[None]),
+        places=torch.from_numpy(
+            np.concatenate([piece.trained + start for piece, start in zip(pieces, bounds[:-1].tolist(), strict=True)])
+        ),
+        targets=torch.from_numpy(np.concatenate([piece.targets() for piece in pieces])),
+        rows=tuple(rows),
+        tokens=_counted(samples, rows),
         packed=True,
-        weights=None if weights is None else torch.from_numpy(np.concatenate(weights)[None]),
+        target_weights=None if weights is None else torch.from_numpy(weights),
         bounds=torch.from_numpy(bounds),
-        longest=max(parts),
+        longest=max(sizes),
+        shared=_shared([piece.before for piece in pieces], bounds.tolist()),
     )
 
 
@@ -42,6 +50,7 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
     labels = np.full(shape, IGNORED, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
+    weights = np.ones(shape, dtype=np.float32)
     for place, sample in enumerate(samples):
         tokens = len(sample.input_ids)
         ids[place, :tokens] = sample.input_ids
@@ -50,31 +59,32 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
         positions[place] = np.concatenate(
             [*map(np.arange, sample.parts or [tokens]), np.zeros(width - tokens, np.int64)]
         )
-    weights = _weights(samples)
+        if sample.weights is not None:
+            weights[place, :tokens] = sample.weights
+    trained = np.zeros(shape, dtype=bool)  # where a trained token is predicted: the one before it, in its row
+    trained[:, :-1] = labels[:, 1:] != IGNORED
+    places = np.flatnonzero(trained)
+    weighed = any(sample.weights is not None for sample in samples)
     return Batch(
-        torch.from_numpy(ids),
-        torch.from_numpy(labels),
-        torch.from_numpy(mask),
-        torch.from_numpy(positions),
-        _places(labels),
-        tuple(rows),
-        any(sample.parts for sample in samples),
-        None if weights is None else torch.from_numpy(np.stack([np.pad(w, (0, width - len(w))) for w in weights])),
+        input_ids=torch.from_numpy(ids),
+        attention_mask=torch.from_numpy(mask),
+        position_ids=torch.from_numpy(positions),
+        places=torch.from_numpy(places),
+        targets=torch.from_numpy(labels.reshape(-1)[places + 1]),
+        rows=tuple(rows),
+        tokens=_counted(samples, rows),
+        packed=any(sample.parts for sample in samples),
+        target_weights=torch.from_numpy(weights.reshape(-1)[places + 1]) if weighed else None,
     )
 
 
-def _places(labels: np.ndarray) -> torch.Tensor:
-    """Where a trained token of `labels` [rows, tokens] is predicted: the one before it, in its row."""
-    trained = np.zeros(labels.shape, dtype=bool)
-    trained[:, :-1] = labels[:, 1:] != IGNORED
-    return torch.from_numpy(np.flatnonzero(trained))
+def _counted(samples: Sequence[Sample], rows: Sequence[int]) -> int:
+    return sum(len(sample.input_ids) for sample in samples) if any(row >= 0 for row in rows) else 0
 
 
-def _weights(samples: Sequence[Sample]) -> list[np.ndarray] | None:
-    """How much the loss of each sample's tokens counts, float32 [tokens] each; None when no sample has any weights."""
-    if all(sample.weights is None for sample in samples):
+def _shared(before: Sequence[int], bounds: Sequence[int]) -> Shared | None:
+    """What attention of each piece looks at; None where none goes on from another."""
+    if max(before) < 0:
         return None
-    return [
-        (sample.labels != IGNORED).astype(np.float32) if sample.weights is None else sample.weights
-        for sample in samples
-    ]
+    keys, ends = looked_at(before, bounds)
+    return Shared(tuple(before), torch.from_numpy(keys), torch.from_numpy(ends), int(np.diff(ends).max()))

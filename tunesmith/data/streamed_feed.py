@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from tunesmith import log
-from tunesmith.data.batches import Window, batch_of
+from tunesmith.data.batches import PADDED, Window, batch_of
 from tunesmith.data.division import Division
 from tunesmith.data.report import Tallies
-from tunesmith.data.sample import Sample, Samples
+from tunesmith.data.sample import Layout, Sample, Samples
 from tunesmith.data.stream import Group, Place, Stream
 from tunesmith.log import DataError
 
@@ -50,7 +50,7 @@ class StreamedFeed:
         """Rows are those of a later epoch than this feed's first."""
 
     def windows(
-        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, one_row: bool = False
+        self, step: int, place: Sequence[int], *, rank: int, pad_id: int, layout: Layout = PADDED
     ) -> Iterator[Window]:
         """See `Feed`.  Raises DataError for files that cannot be read, for rows that `strict` refuses, and for an epoch of
         which nothing can be trained."""
@@ -66,7 +66,7 @@ class StreamedFeed:
             if room <= 0:
                 chosen = Chosen(taken)
                 shares = self.division.micro_batches(np.arange(len(chosen)), chosen.lengths, rank)
-                batches = [batch_of(chosen, share, pad_id, one_row=one_row) for share in shares]
+                batches = [batch_of(chosen, share, pad_id, layout) for share in shares]
                 yield Window(behind.epoch, step, batches, chosen.where, behind)
                 step, taken, room = step + 1, [], full
 

@@ -72,7 +72,7 @@ def _losses(cfg: Config, model: PreTrainedModel, name: str, samples: Samples, pa
     losses, weights, rows = np.zeros(len(samples)), np.zeros(len(samples)), []
     with Progress(f"{who}: loss on {name}", len(samples), disable=cfg.train.disable_tqdm) as progress:
         for row in range(len(samples)):
-            batch = batch_of(samples, [row], pad, one_row=False)
+            batch = batch_of(samples, [row], pad)
             weights[row] = objective.weight(batch)
             cost = objective(policy, batch.map(lambda tensor: tensor.to(model.device)))
             losses[row] = float(cost.total) / max(weights[row], 1e-9)

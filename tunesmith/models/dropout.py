@@ -34,6 +34,11 @@ def set_all(model: PreTrainedModel, rate: float) -> None:
     log.note("dropout_rate", f"{rate} for {', '.join(structure.endings(found))}, {len(found)} in all")
 
 
+def has_dropout(model: nn.Module) -> bool:
+    """Whether the model leaves anything out at random while it is trained."""
+    return any(getattr(module, key) > 0 for _, module, key in _every(model))
+
+
 def _every(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Name of each dropout, the module that holds its rate, and under which attribute."""
     for name, module in model.named_modules():

@@ -2,11 +2,12 @@
 everywhere; rows behind one another, not padded.  A trial decides whether a model can be asked so.  Knows models and the
 loss from hidden states; knows no stage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from tunesmith.models.neftune import Noise
 
 TRIED = (5, 7)
 """Tokens of the two rows that a trial is made with."""
+
+ALIKE = 3
+"""How many of them the two begin with alike, where that is tried."""
 
 WITHIN: dict[str, Callable[[], None]] = {ragged.NAME: ragged.register, flex.NAME: flex.register}
 """Attention within each row, by Transformers' name -> what makes it known there."""
@@ -117,8 +121,19 @@ class Predictions:
         return (torch.cat(likeliest) == targets).sum() if likeliest else targets.new_zeros(())
 
 
+@dataclass(slots=True)
+class _Shared:
+    """The one of a trial; see `ragged.Shared`."""
+
+    before: Sequence[int]
+    keys: Tensor
+    bounds: Tensor
+    longest: int
+
+
 class Predictor(nn.Module):
-    """Asks a model.  `ragged`: its rows come behind one another, with their bounds.  `loss` as in Predictions."""
+    """Asks a model.  `ragged`: its rows come behind one another, with their bounds; `shares`: what rows begin with alike may
+    come once.  `loss` as in Predictions."""
 
     def __init__(
         self,
@@ -126,10 +141,11 @@ class Predictor(nn.Module):
         head: Head | None,
         *,
         ragged: bool,
+        shares: bool = False,
         loss: Callable[..., Tensor] = linear_cross_entropy,
     ):
         super().__init__()
-        self.model, self.ragged, self.loss = model, ragged, loss
+        self.model, self.ragged, self.shares, self.loss = model, ragged, shares, loss
         causal = _causal(model)
         # In a tuple, since weights must not count twice.
         self._asked = (causal if head is None else causal.get_decoder(), head)
@@ -172,16 +188,17 @@ class Predictor(nn.Module):
         places: Tensor,
         bounds: Tensor | None = None,
         longest: int | None = None,
+        shared: ragged.Shared | None = None,
     ) -> Predictions:
         """What the model says at `places`, int64 [places], counted over all tokens of `input_ids` [rows, tokens].
 
         `bounds` int32 [rows + 1]: where the rows begin that lie behind one another in one, and the end; `longest`: tokens
-        of the longest of them.
+        of the longest of them; `shared`: which of them begin with another's tokens.
         """
         asked, head = self._asked
         if self._noise is not None:
             self._noise.position_ids = position_ids
-        said = _said(asked, input_ids, attention_mask, position_ids, bounds, longest)
+        said = _said(asked, input_ids, attention_mask, position_ids, bounds, longest, shared)
         return Predictions(said.reshape(-1, said.shape[-1])[places], head, self.loss)
 
 
@@ -189,12 +206,13 @@ def predictor(
     model: PreTrainedModel | PeftModel,
     *,
     no_padding: bool = True,
+    share: bool = True,
     fused_loss: bool = True,
     within: str = ragged.NAME,
     loss: Callable[..., Tensor] = linear_cross_entropy,
 ) -> Predictor:
-    """A model asked in the fastest of the ways that it passes a trial of: rows without padding, hidden states instead of
-    logits.  Runs the model on a dozen tokens; leaves its mode and random states alone, and its attention set to what
+    """A model asked in the fastest of the ways that it passes a trial of: rows without padding, starts that they `share`
+    computed once, hidden states instead of logits.  Runs the model on a dozen tokens; leaves its mode and random states alone, and its attention set to what
     the way needs: one that knows bounds of rows already, else `within`, one of WITHIN.  `loss`: what computes the loss
     from hidden states."""
     causal, was_training = _causal(model), model.training
@@ -204,8 +222,9 @@ def predictor(
         truth = torch.cat([causal(input_ids=row, use_cache=False).logits[0] for row in rows]).float()
         head = next((head for head in heads(causal) if _agrees(causal, head, rows, truth)), None)
         fits = no_padding and _passes_without_padding(causal, rows, truth, within)
+        shares = share and fits and _passes_sharing(causal, rows, truth)
     model.train(was_training)
-    return Predictor(model, head if fused_loss else None, ragged=fits, loss=loss)
+    return Predictor(model, head if fused_loss else None, ragged=fits, shares=shares, loss=loss)
 
 
 def heads(causal: PreTrainedModel) -> Iterator[Head]:
@@ -260,6 +279,35 @@ def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: 
     return False
 
 
+def _passes_sharing(causal: PreTrainedModel, rows: list[Tensor], truth: Tensor) -> bool:
+    """Whether two rows that begin alike give the logits that each gives alone, where that start comes once.
+
+    Not where angles of positions depend on the longest row, which may then be a few tokens shorter than it is."""
+    if causal.config._attn_implementation != ragged.NAME or _turns_by_length(causal.config.get_text_config().to_dict()):
+        return False
+    sizes = [ALIKE, *(row.shape[1] - ALIKE for row in rows)]
+    places = torch.arange(sum(sizes), device=causal.device)
+    own = places.split(sizes)
+    shared = _Shared(
+        before=(-1, 0, 0),
+        keys=torch.cat([own[0], own[0], own[1], own[0], own[2]]),
+        bounds=F.pad(places.new_tensor([ALIKE, *map(len, (row[0] for row in rows))]).cumsum(0), (1, 0)).int(),
+        longest=max(TRIED),
+    )
+    ids = torch.cat([rows[0][:, :ALIKE], *(row[:, ALIKE:] for row in rows)], dim=1)
+    positions = torch.cat([torch.arange(ALIKE), *(torch.arange(ALIKE, row.shape[1]) for row in rows)])
+    bounds = F.pad(places.new_tensor(sizes).cumsum(0), (1, 0)).int()
+    found = _said(causal, ids, None, positions[None].to(ids.device), bounds, max(sizes), shared)[0]
+    return _close(found[torch.cat([own[0], own[1], own[0], own[2]])], truth)
+
+
+def _turns_by_length(said: Any) -> bool:
+    """Whether a config, or a part of one, has rotary positions whose angles depend on the length of a row."""
+    if not isinstance(said, dict):
+        return False
+    return said.get("rope_type") in ("dynamic", "longrope") or any(map(_turns_by_length, said.values()))
+
+
 def _close(found: Tensor, truth: Tensor) -> bool:
     apart = (found.float() - truth).abs().max()
     return bool(apart <= ROUNDING[found.dtype] * truth.std())
@@ -272,9 +320,17 @@ def _said(
     position_ids: Tensor | None,
     bounds: Tensor | None = None,
     longest: int | None = None,
+    shared: ragged.Shared | None = None,
 ) -> Tensor:
     """Hidden states of a decoder, logits of a model with a head; [rows, tokens, ...]."""
-    known = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+    known: dict[str, Any] = {
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+    if shared is not None:
+        known["shared"] = shared
     output = asked(
         input_ids=input_ids,
         attention_mask=attention_mask,

@@ -2,13 +2,14 @@
 
 Registered with Transformers under NAME, so that every model which leaves its attention to that registry can use it.
 Where each row begins comes with the call, as `cu_seq_lens_q`; there is no mask, and nothing is as large as the square
-of all tokens.  Knows tensors; knows no model.
+of all tokens.  A start that several rows share may lie there once, as a row of its own that the others look back at.
+Knows tensors; knows no model.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 from inspect import signature
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,19 @@ SHORT = 512
 instructions, twice as fast there in bf16 and a little faster in fp32; the other way round from 1,024 on."""
 
 HALF = (torch.bfloat16, torch.float16)
+
+
+class Shared(Protocol):
+    """What rows look at that begin with tokens of another row, which are not among their own."""
+
+    before: Sequence[int]
+    """[rows]: the number of that row, which looks at none itself; -1: the row begins by itself"""
+    keys: Tensor
+    """int64: the tokens that each row looks at, one row after another"""
+    bounds: Tensor
+    """int32 [rows + 1]: where the rows begin there, and the end"""
+    longest: int
+    """Tokens of the longest there"""
 
 
 class Unfit(Exception):
@@ -47,14 +61,15 @@ def attend(
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
     lengths: Sequence[int] | None = None,
+    shared: Shared | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each row.
 
     `query` [1, heads, tokens, width], `key` and `value` [1, key-value heads, tokens, width]; `cu_seq_lens_q` int32
     [rows + 1]: where rows begin, and the end; `max_length_q`: tokens of the longest; `lengths`: tokens of each row, where
-    they are known without reading the bounds.  Returns [1, tokens, heads, width of the values].  Raises Unfit for sinks,
-    biases and masks.
+    they are known without reading the bounds; `shared`: which begin with another row's tokens.  Returns [1, tokens, heads,
+    width of the values].  Raises Unfit for sinks, biases and masks.
     """
     if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")) or attention_mask is not None:
         raise Unfit("its attention has sinks, biases or a mask of its own")
@@ -62,11 +77,22 @@ def attend(
     query, key, value = (as_computed(each) for each in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.is_cuda and query.dtype in HALF and query.shape[-1] == value.shape[-1] and not softcap and not dropout:
-        return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scale, sliding_window), None
+        return _varlen(query, key, value, cu_seq_lens_q, max_length_q, shared, scale, sliding_window), None
     each = cu_seq_lens_q.diff().tolist() if lengths is None else list(lengths)
-    rows = zip(query.split(each, 2), key.split(each, 2), value.split(each, 2), strict=True)
+    keys, values = (_looked_at(tensor.split(each, 2), shared) for tensor in (key, value))
+    rows = zip(query.split(each, 2), keys, values, strict=True)
     done = [_row(*row, scale, sliding_window, softcap, dropout) for row in rows]
     return torch.cat(done, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _looked_at(rows: Sequence[Tensor], shared: Shared | None) -> Sequence[Tensor]:
+    """Keys or values of each row, [1, heads, tokens, width] each, behind those of the row that it begins with."""
+    if shared is None:
+        return rows
+    return [
+        own if before < 0 else torch.cat([rows[before], own], dim=2)
+        for own, before in zip(rows, shared.before, strict=True)
+    ]
 
 
 def as_computed(tensor: Tensor) -> Tensor:
@@ -78,26 +104,39 @@ def as_computed(tensor: Tensor) -> Tensor:
 
 
 def _varlen(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float, window: int | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    longest: int,
+    shared: Shared | None,
+    scale: float,
+    window: int | None,
 ) -> Tensor:
     """All rows in one kernel, on a GPU."""
     from torch.nn.attention.varlen import varlen_attn
 
+    key_bounds, longest_keys = bounds, longest
+    if (
+        shared is not None
+    ):  # a row's last token and its last key belong together, so the kernel's mask is right as it is
+        key, value = key.index_select(2, shared.keys), value.index_select(2, shared.keys)
+        key_bounds, longest_keys = shared.bounds, shared.longest
     # Before torch 2.13 keys shared by several heads need no word.
     told = "enable_gqa" in signature(varlen_attn).parameters
-    shared: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if told else {}
+    grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if told else {}
     rows = [each.squeeze(0).transpose(0, 1) for each in (query, key, value)]
     done = varlen_attn(
         rows[0],
         rows[1],
         rows[2],
         bounds,
-        bounds,
+        key_bounds,
         longest,
-        longest,
+        longest_keys,
         scale=scale,
         window_size=(-1 if window is None else window - 1, 0),
-        **shared,
+        **grouped,
     )
     assert isinstance(done, Tensor), "nothing beside the output was asked for"
     return done.unsqueeze(0)
@@ -112,14 +151,18 @@ def _row(
     softcap: float | None,
     dropout: float,
 ) -> Tensor:
-    """Attention within one row, [1, heads, tokens, width]."""
-    tokens = query.shape[2]
+    """Attention within one row, [1, heads, tokens, width]; where there are more keys, the queries are of the last ones."""
+    tokens = key.shape[2]
     if softcap or (query.device.type == "cpu" and tokens <= SHORT):
         return _products(query, key, value, scale, window, softcap, dropout)
     mask = None if window is None or tokens <= window else causal(tokens, window, query.dtype, query.device)
-    return F.scaled_dot_product_attention(
+    ahead = tokens - query.shape[2]
+    # Torch counts causal masks from the first key, and one of our own would be as large as the square of the row.
+    query = F.pad(query, (0, 0, ahead, 0)) if ahead else query
+    done = F.scaled_dot_product_attention(
         query, key, value, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
+    return done[:, :, ahead:]
 
 
 def _products(
@@ -133,10 +176,10 @@ def _products(
 ) -> Tensor:
     """The same by plain products, with the heads that share a key in one matrix."""
     _, heads, tokens, width = query.shape
-    groups = key.shape[1]
+    groups, keys = key.shape[1:3]
     shared = heads // groups
-    mask = causal(tokens, window, query.dtype, query.device).expand(shared, tokens, tokens)
-    mask = mask.reshape(1, shared * tokens, tokens).expand(groups, -1, -1)
+    mask = causal(keys, window, query.dtype, query.device)[keys - tokens :].expand(shared, tokens, keys)
+    mask = mask.reshape(1, shared * tokens, keys).expand(groups, -1, -1)
     together = query.reshape(groups, shared * tokens, width)
     if softcap:
         scores = mask + softcap * torch.tanh(together @ key[0].transpose(1, 2) * (scale / softcap))

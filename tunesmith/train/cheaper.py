@@ -23,6 +23,7 @@ from tunesmith.shortage import ran_out
 from tunesmith.train import memory
 from tunesmith.train.changes import Change, Taking, combined, first_that_fits, single
 from tunesmith.train.objectives import Objective
+from tunesmith.train.policy import layout_of
 from tunesmith.train.runtime import Runtime
 
 TOLD, BIGGEST = 3, 3
@@ -55,8 +56,8 @@ class Situation:
 
     def largest_batch(self, parts: int = 1) -> Batch:
         """The largest micro-batch, or so small a part of it."""
-        ragged = self.policy.ragged
-        return memory.largest_batch(self.prepared, self.division, self.steps, self.pad_id, ragged, parts)
+        layout = layout_of(self.policy)
+        return memory.largest_batch(self.prepared, self.division, self.steps, self.pad_id, layout, parts)
 
     def step(self, division: Division, tokens: int | None = None, parts: int = 1) -> Step | None:
         """What a step is made of with this division, rows cut to `tokens`; None when even its measure has no room."""

@@ -31,7 +31,7 @@ from tunesmith.models.where import find
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.objectives import NextToken
-from tunesmith.train.policy import asked, tuned
+from tunesmith.train.policy import asked, layout_of, tuned
 from tunesmith.train.position import Position
 from tunesmith.train.runtime import Runtime, be_watched
 
@@ -302,7 +302,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
 
 def window(rows: Drawn, shares: Sequence[Sequence[int]], policy: Predictor) -> Window:
     """A step over rows in micro-batches of these shares."""
-    return Window(0, 0, [batch_of(rows, share, 0, one_row=policy.ragged) for share in shares], rows.where)
+    return Window(0, 0, [batch_of(rows, share, 0, layout_of(policy)) for share in shares], rows.where)
 
 
 def distance(found: Tensor, truth: Tensor) -> float:

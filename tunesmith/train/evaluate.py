@@ -13,7 +13,7 @@ from tunesmith import shortage
 from tunesmith.config.schema import Config
 from tunesmith.data.batches import batch_of
 from tunesmith.data.division import FILLER, Division, divide
-from tunesmith.data.sample import Batch, Samples
+from tunesmith.data.sample import Batch, Layout, Samples
 from tunesmith.estimate.live import Live
 from tunesmith.estimate.memory import gib
 from tunesmith.log import OutOfMemory
@@ -23,6 +23,7 @@ from tunesmith.train.best import prefix
 from tunesmith.train.events import speed
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.objectives import Objective
+from tunesmith.train.policy import layout_of
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Interrupted, as_part, of_sum
@@ -109,7 +110,7 @@ def largest_batch(policy: Predictor, inputs: Inputs, runtime: Runtime, cfg: Conf
     enough = None if "merged_batches" in cfg.model.disable_speedups else ENOUGH[runtime.device.type]
     place = {"rank": runtime.rank, "ranks": runtime.world_size}
     batches = micro_batches(samples.lengths, size, **place, padded=not policy.ragged, enough_tokens=enough)
-    return batch_of(samples, batches[0], inputs.tokenizer.pad_token_id, one_row=policy.ragged)
+    return batch_of(samples, batches[0], inputs.tokenizer.pad_token_id, Layout(policy.ragged))
 
 
 @contextmanager
@@ -189,7 +190,7 @@ def evaluate(
     for rows in batches:
         if stop := asked_to_stop():
             break
-        batch = batch_of(samples, rows, pad_id, one_row=policy.ragged)
+        batch = batch_of(samples, rows, pad_id, layout_of(policy))
         weight += objective.weight(batch)
         with runtime.autocast():
             found = objective(policy, runtime.to_device(batch), count_hits=accuracy)

@@ -66,7 +66,7 @@ def fit(
         weight, tokens, padded, loss_tokens, rows = runtime.sums(
             sum(objective.weight(batch) for batch in window.batches),
             sum(batch.tokens for batch in window.batches),
-            sum(batch.input_ids.numel() for batch in window.batches),
+            sum(batch.padded_tokens for batch in window.batches),
             sum(batch.loss_tokens for batch in window.batches),
             sum(row >= 0 for batch in window.batches for row in batch.rows),
         )

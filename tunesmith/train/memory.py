@@ -17,8 +17,9 @@ from tunesmith.data.batches import batch_of
 from tunesmith.data.collate import join, pad
 from tunesmith.data.division import FILLER, Division
 from tunesmith.data.largest import largest
+from tunesmith.data.pieces import shared_by_all
 from tunesmith.data.pipeline import Prepared
-from tunesmith.data.sample import Batch, Sample
+from tunesmith.data.sample import Batch, Layout, Sample
 from tunesmith.estimate.activations import measure
 from tunesmith.estimate.free import free_bytes
 from tunesmith.estimate.layer import Layer
@@ -81,18 +82,20 @@ def settle(
 
 
 def largest_batch(
-    prepared: Prepared, division: Division, steps: int, pad_id: int, one_row: bool, parts: int = 1
+    prepared: Prepared, division: Division, steps: int, pad_id: int, layout: Layout, parts: int = 1
 ) -> Batch:
     """The largest micro-batch of the first `steps` steps of the first epoch; of a stream, rows as long as any may be.
     `parts`: only so small a part of its rows."""
     if prepared.stream is None:
         rows = [row for row in largest(prepared.train.lengths, division, steps) if row != FILLER]
         rows = rows[: -(-len(rows) // parts)]
-        return batch_of(prepared.train, rows, pad_id, one_row=one_row)
+        # Others, almost as large, may share less: only what all do is sure.
+        layout = layout._replace(share=min(layout.share, shared_by_all(prepared.train)))
+        return batch_of(prepared.train, rows, pad_id, layout)
     ids = np.full(division.row_tokens, pad_id, dtype=np.int32)
     count = -(-division.batch_size // parts)
     made, numbers = [Sample(ids, ids)] * count, [FILLER] * count
-    return join(made, numbers) if one_row else pad(made, numbers, pad_id=pad_id)
+    return join(made, numbers) if layout.one_row else pad(made, numbers, pad_id=pad_id)
 
 
 def measured(

@@ -52,6 +52,7 @@ class NextToken:
             "places": batch.places,
             "bounds": batch.bounds,
             "longest": batch.longest,
+            "shared": batch.shared,
         }
         before = None if self.before is None else self.before(**asked)
         said = policy(**asked)

@@ -9,11 +9,13 @@ from transformers import PreTrainedModel
 
 from tunesmith import catalog
 from tunesmith.config.schema import Config
+from tunesmith.data.sample import EVERYTHING, Layout
 from tunesmith.files import sha256_of
 from tunesmith.log import ModelError, note
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
 from tunesmith.models import flex, float8, liger, ragged
+from tunesmith.models.dropout import has_dropout
 from tunesmith.models.elementwise import add_rows_read, lighten
 from tunesmith.models.isolation import require_isolation
 from tunesmith.models.load import attention_for, load_model
@@ -106,6 +108,7 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
         chosen = predictor(
             model,
             no_padding=needed or wanted,
+            share="shared_prefix" not in cfg.model.disable_speedups and not _is_random(cfg, model),
             fused_loss="fused_loss" not in cfg.model.disable_speedups,
             within=flex.NAME if written == "flex" else ragged.NAME,
             loss=liger_cross_entropy if cfg.model.enable_liger_kernel is True else linear_cross_entropy,
@@ -115,11 +118,20 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
     if runtime.precision.short:  # after the trial, whose ways it would set apart
         note("compute_type", f"{float8.take(model)} linear layers compute in fp8, the rest in bf16")
     now = WITHIN.get(model.config._attn_implementation, plain)
-    note(
-        "flash_attn",
-        f"{written} means {now} here, {'without padding' if chosen.ragged else 'rows padded to one length'}",
-    )
+    lie = "without padding" if chosen.ragged else "rows padded to one length"
+    once = ", what they begin with alike computed once" if chosen.shares else ""
+    note("flash_attn", f"{written} means {now} here, {lie}{once}")
     return chosen
+
+
+def _is_random(cfg: Config, model: nn.Module) -> bool:
+    """Whether the same tokens may be computed to something else in another row: with dropout or noise."""
+    return cfg.optim.neftune_noise_alpha is not None or has_dropout(model)
+
+
+def layout_of(policy: Predictor) -> Layout:
+    """How samples lie in batches that it is asked about."""
+    return Layout(policy.ragged, EVERYTHING if policy.shares else 0)
 
 
 def untuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime) -> nn.Module:

@@ -38,7 +38,7 @@ from tunesmith.train.events import NoRecord, Record, speed
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
 from tunesmith.train.loop import Step
-from tunesmith.train.policy import asked, tuned_model
+from tunesmith.train.policy import asked, layout_of, tuned_model
 from tunesmith.train.position import Position, accepted, changes
 from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
@@ -138,7 +138,8 @@ class Session:
     def _built(self) -> Iterator[Window]:
         """This process's windows from the run's place on.  Runs in a thread of its own."""
         step, place, pad_id = self.position.step, self.position.place, self.inputs.tokenizer.pad_token_id
-        for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, one_row=self.asked.ragged):
+        layout = layout_of(self.asked)
+        for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, layout=layout):
             window.batches = [self.runtime.pinned(batch) for batch in window.batches]
             yield window
 

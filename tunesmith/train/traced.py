@@ -206,13 +206,15 @@ def _fill(model: nn.Module) -> None:
 def _batch(lengths: Sequence[int], places: int) -> Batch:
     tokens = sum(lengths)
     ids = torch.zeros(1, tokens, dtype=torch.int64)
+    asked = torch.zeros(places, dtype=torch.int64)
     return Batch(
-        ids,
-        ids,
-        ids,
-        ids,
-        torch.zeros(places, dtype=torch.int64),
+        input_ids=ids,
+        attention_mask=ids,
+        position_ids=ids,
+        places=asked,
+        targets=asked,
         rows=range(len(lengths)),
+        tokens=tokens,
         packed=True,
         bounds=torch.zeros(len(lengths) + 1, dtype=torch.int32),
         longest=max(lengths),
