@@ -70,18 +70,19 @@ class ModelConfig(Section):
             "fused_loss",
             "fused_adapters",
             "merged_batches",
+            "shared_prefix",
             "lighter_layers",
             "kept_memory",
             "loading_ahead",
-            "shared_prefix",
         ]
     ] = []
     """Ways to train faster that are left out, comma-separated. `no_padding`: rows lie behind one another instead of being
     padded to one length; `fused_loss`: the loss comes from hidden states, without whole logits; `fused_adapters`: LoRA and
     the frozen product beside it are one step; `merged_batches`: without padding, as many rows are computed at once as
-    padded ones would have taken room; `lighter_layers`: norms and gated activations keep less for the way back;
-    `kept_memory`: on a CPU, memory that is freed stays with the process for what comes next; `loading_ahead`: a thread
-    builds the next step's batches. They change a result by rounding alone."""
+    padded ones would have taken room; `shared_prefix`: without padding, what rows computed at once begin with alike is
+    computed once; `lighter_layers`: norms and gated activations keep less for the way back; `kept_memory`: on a CPU,
+    memory that is freed stays with the process for what comes next; `loading_ahead`: a thread builds the next step's
+    batches. They change a result by rounding alone."""
 
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
     """Stretch the model's rotary positions where `cutoff_len` exceeds them, by the factor that is needed, rounded up to a

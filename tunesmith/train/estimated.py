@@ -15,7 +15,8 @@ import numpy as np
 from tunesmith.config.schema import Config
 from tunesmith.data.division import FILLER, Division
 from tunesmith.data.largest import largest
-from tunesmith.data.sample import IGNORED, Samples
+from tunesmith.data.pieces import laid, shared_by_all
+from tunesmith.data.sample import Samples
 from tunesmith.estimate import formula, shapes, sharding, work
 from tunesmith.estimate.devices import Device
 from tunesmith.estimate.formula import FORMATS, Load, Loss, Method, Way
@@ -113,9 +114,12 @@ def case_of(
     divided = division(cfg, ranks, padded=padded)
     prepared = inputs.prepared
     due = timetable(cfg.train, prepared.feed(divided).per_epoch, bool(prepared.evals))
-    lengths, places = _largest(inputs, divided, due.total, padded=padded)
+    shared = 0 if padded or not _shares(cfg, config) else shared_by_all(prepared.train)
+    lengths, places = _largest(inputs, divided, due.total, padded=padded, shared=shared)
     passes = due.total / due.per_epoch if due.per_epoch else None
     whole = _rows(prepared.train, inputs.prepared.report.trained_tokens)
+    if shared:
+        whole = replace(whole, tokens=whole.tokens * sum(lengths) / _tokens(prepared.train, divided, due.total))
     if passes is None:  # of a stream only the first rows are known
         whole = whole.times(divided.window_rows * due.total / max(len(prepared.train), 1))
     else:
@@ -139,17 +143,38 @@ def case_of(
     )
 
 
-def _largest(inputs: Inputs, divided: Division, steps: int, *, padded: bool) -> tuple[Sequence[int], int]:
-    """Lengths of what attention sees in the largest micro-batch, and how many of its tokens are learned."""
+def _shares(cfg: Config, config: dict[str, Any]) -> bool:
+    """Whether starts that rows share are computed once, as far as options and a model's config tell."""
+    said = config.get("text_config", config)
+    turns = str(said.get("rope_parameters") or said.get("rope_scaling"))
+    return (
+        "shared_prefix" not in cfg.model.disable_speedups
+        and cfg.model.flash_attn == "auto"
+        and not (cfg.tuning.lora_dropout or cfg.model.dropout_rate or cfg.optim.neftune_noise_alpha)
+        and not any("dropout" in name and value for name, value in said.items())
+        and "dynamic" not in turns
+        and "longrope" not in turns
+    )
+
+
+def _largest(inputs: Inputs, divided: Division, steps: int, *, padded: bool, shared: int) -> tuple[Sequence[int], int]:
+    """Lengths of what attention sees in the largest micro-batch, and how many of its tokens are learned.  `shared`: tokens
+    that all rows begin with and that are computed once."""
     samples = inputs.prepared.train
     if inputs.prepared.stream is not None:
         return [divided.row_tokens] * divided.batch_size, divided.row_tokens * divided.batch_size
     rows = [row for row in largest(samples.lengths, divided, steps) if row != FILLER]
     found = [samples[row] for row in rows]
-    places = sum(int((sample.labels[1:] != IGNORED).sum()) for sample in found)
+    pieces = laid(found, shared)
+    places = sum(len(piece.trained) for piece in pieces)
     if padded:
         return [int(samples.lengths[rows].max())] * len(rows), places
-    return [int(part) for sample in found for part in (sample.parts or [len(sample.input_ids)])], places
+    return [piece.last - piece.first for piece in pieces], places
+
+
+def _tokens(samples: Samples, divided: Division, steps: int) -> int:
+    """Tokens of the rows of the largest micro-batch."""
+    return int(samples.lengths[[row for row in largest(samples.lengths, divided, steps) if row != FILLER]].sum())
 
 
 def _rows(samples: Samples, places: int) -> Rows:
