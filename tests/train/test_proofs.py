@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tunesmith.data.sample import Batch
 from tunesmith.jobs import folder as runs
+from tunesmith.train.runtime import Runtime
 
 Train = Callable[..., Path]
 
@@ -55,6 +57,24 @@ def test_accumulation_is_one_large_batch(train: Train, method: str) -> None:
         assert_float_precision(whole, parts)
         losses = [[row["loss"] for row in log_rows(run)] for run in (whole, parts)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("more", [{}, {"packing": True, "cutoff_len": 128}, {"streaming": True, "max_steps": 3}])
+def test_what_rows_begin_with_alike_may_be_computed_once(
+    train: Train, monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
+) -> None:
+    shared = {"finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 4, **more}
+    computed, made = [0, 0], list[Path]()
+    for number, left_out in enumerate(("shared_prefix", "[]")):
+
+        def seen(batch: Batch, number: int = number) -> Batch:
+            computed[number] += batch.input_ids.numel()
+            return batch
+
+        monkeypatch.setattr(Runtime, "pinned", lambda self, batch, seen=seen: seen(batch))
+        made.append(train(str(number), disable_speedups=left_out, **shared))
+    assert_float_precision(*made)
+    assert computed[1] < 0.7 * computed[0]
 
 
 @pytest.mark.parametrize("batching", ["length_grouped", "token_budget"])
