@@ -16,18 +16,20 @@ FULL = {"finetuning_type": "full", "save_steps": 2, "lr_scheduler_type": "consta
 
 
 def test_a_compiled_run_goes_on_as_it_began(train: Train) -> None:
+    # Under Adam a weight moves as far by a gradient that is rounding alone as by any other.
+    plainly = FULL | {"optim": "sgd", "learning_rate": 0.5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(compiled.COST_SECONDS, "cpu", 1e-9)
-        whole = train("whole", **FULL, max_steps=4)
-        train("parts", **FULL, max_steps=2)
+        whole = train("whole", **plainly, max_steps=4)
+        train("parts", **plainly, max_steps=2)
     assert checkpoint.read_position(whole / "checkpoint-4").compiled
-    parts = train("parts", **FULL, max_steps=4, resume_from_checkpoint=True)
-    plain = train("plain", **FULL, max_steps=4)
+    parts = train("parts", **plainly, max_steps=4, resume_from_checkpoint=True)
+    plain = train("plain", **plainly, max_steps=4)
     assert not checkpoint.read_position(plain / "checkpoint-4").compiled
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     for name, weight in load_file(plain / "model.safetensors").items():
         other = load_file(whole / "model.safetensors")[name]
-        assert float((weight - other).norm()) <= 1e-4 * float(weight.norm())
+        assert float((weight - other).norm()) <= 1e-6 * float(weight.norm())
     assert not compiled._compiling, "a run leaves no trace in its process"
 
 

@@ -71,7 +71,9 @@ def test_before_the_first_step(
     one_row = "per_device_train_batch_size: 1 + gradient_accumulation_steps: 8"
     said = re.findall(r"(\w+: \w+(?: \+ \w+: \w+)*) would take ([\d.]+)", told)
     assert [text for text, _ in said] == [
-        f"{one_row} + gradient_checkpointing: auto + finetuning_type: lora",  # the cheapest that fits needs all
+        # the cheapest that fits needs all three
+        "per_device_train_batch_size: 2 + gradient_accumulation_steps: 4 + gradient_checkpointing: auto + "
+        "finetuning_type: lora",
         one_row, "gradient_checkpointing: true",
     ]  # fmt: skip
     assert float(said[0][1]) < float(said[2][1])
