@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -18,7 +19,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from tunesmith.config.model import ModelConfig
 from tunesmith.config.train import TrainConfig
 from tunesmith.data.collate import join
-from tunesmith.data.sample import Sample
+from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
 from tunesmith.jobs.start import train_command
 from tunesmith.losses import kernels
 from tunesmith.models import flex, precision, ragged
@@ -100,16 +101,21 @@ def test_lora_in_one_step_is_peft_s() -> None:
     assert apart(learned(fused, ids), learned(plain, ids)) < 3e-2
 
 
-def test_rows_without_padding_say_what_each_says_alone() -> None:
+@pytest.mark.parametrize("untrained", [0, 16])
+def test_rows_without_padding_say_what_each_says_alone(untrained: int) -> None:
+    """With `untrained` tokens at the start of each, which they share, and which then come once."""
     plain = model()
     asked = predictor(model())
-    assert asked.ragged and asked.head is not None
-    rows = [torch.arange(5, 5 + tokens).numpy().astype("int32") for tokens in (20, 7, 50)]
-    batch = join([Sample(row, row) for row in rows], range(3)).map(lambda each: each.to(DEVICE))
-    said = asked(batch.input_ids, batch.position_ids, None, batch.places, batch.bounds, batch.longest)
+    assert asked.ragged and asked.shares and asked.head is not None
+    rows = [torch.arange(5, 5 + tokens).numpy().astype("int32") for tokens in (20, 18, 50)]
+    labels = [np.where(np.arange(len(row)) < untrained, IGNORED, row).astype("int32") for row in rows]
+    samples = [Sample(row, label) for row, label in zip(rows, labels, strict=True)]
+    batch = join(samples, range(3), share=EVERYTHING).map(lambda each: each.to(DEVICE))
+    assert (batch.shared is not None) == (untrained > 0)
+    said = asked(batch.input_ids, batch.position_ids, None, batch.places, batch.bounds, batch.longest, batch.shared)
     wanted = sum(
         F.cross_entropy(plain(torch.tensor(row, device=DEVICE)[None]).logits[0, :-1].float(), ids[1:], reduction="sum")
-        for row, ids in ((row, torch.tensor(row, device=DEVICE).long()) for row in rows)
+        for row, ids in zip(rows, (torch.tensor(each, device=DEVICE).long() for each in labels), strict=True)
     )
     assert abs(float(said.cross_entropy(batch.targets)) / float(wanted) - 1) < 5e-3
 
