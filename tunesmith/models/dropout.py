@@ -36,7 +36,7 @@ def set_all(model: PreTrainedModel, rate: float) -> None:
 
 def has_dropout(model: nn.Module) -> bool:
     """Whether the model leaves anything out at random while it is trained."""
-    return any(getattr(module, key) > 0 for _, module, key in _every(model))
+    return any(module.__dict__[key] > 0 for _, module, key in _every(model))
 
 
 def _every(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
