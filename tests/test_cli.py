@@ -216,6 +216,7 @@ def shell(line: str, folder: Path) -> tuple[int, str]:
         ("tunesmith explain > /dev/full", 1, "can't be written: No space left on device"),
         ("tunesmith env > /dev/full", 1, "can't be written: No space left on device"),
         ("tunesmith explain > /dev/full 2>&1", 1, ""),
+        ("PYTHONUTF8=0 LC_ALL=C tunesmith train nothing.yaml", 2, "PYTHONUTF8: 0 has torch"),
         ("PYTHONOPTIMIZE=2 tunesmith train nothing.yaml", 2, "PYTHONOPTIMIZE: 2 removes"),
         ("tunesmith schema | head -c 1 > gone; exit ${PIPESTATUS[0]}", 141, ""),
         ("mkdir gone && cd gone && rmdir ../gone && tunesmith export x --export_dir y", 1, "is not there any more"),

@@ -24,6 +24,9 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "seven", "small", "blue", "birds", "over", "one", "sea"]
+"""What rows of tests are made of at random."""
+
 TEXT = """
 Hello, how are you today? I am fine, thank you. What is your name? My name is Ada, and I am a small language model.
 The quick brown fox jumps over the lazy dog, while the river runs slowly through the green valley towards the sea.

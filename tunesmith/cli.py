@@ -4,8 +4,10 @@ A command takes its words and returns the process's exit code.  Options are no b
 them, so that a typing error costs a tenth of a second and no torch.
 """
 
+import codecs
 import errno
 import io
+import locale
 import os
 import sys
 import warnings
@@ -125,6 +127,11 @@ def _run(arguments: list[str]) -> int:
     if command in WITH_OPTIONS and sys.flags.optimize > 1:
         log.error(
             "PYTHONOPTIMIZE: 2 removes the texts that Transformers reads in its own code; set it to 1, or unset it"
+        )
+        return WRONG_USE
+    if command in WITH_OPTIONS and not sys.flags.utf8_mode and codecs.lookup(locale.getencoding()).name == "ascii":
+        log.error(
+            "PYTHONUTF8: 0 has torch read its own files as ASCII in this locale; unset it, or set LC_ALL to C.UTF-8"
         )
         return WRONG_USE
     if any(option.startswith("error") for option in sys.warnoptions):

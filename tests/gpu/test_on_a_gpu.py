@@ -154,25 +154,8 @@ def test_batches_lie_where_a_gpu_reads_by_itself() -> None:
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., Path]:
     draw = random.Random(0)
-    words = [
-        "the",
-        "cat",
-        "sat",
-        "on",
-        "a",
-        "mat",
-        "and",
-        "saw",
-        "seven",
-        "small",
-        "blue",
-        "birds",
-        "over",
-        "one",
-        "sea",
-    ]
     rows = [
-        {"instruction": " ".join(draw.choices(words, k=6)), "output": " ".join(draw.choices(words, k=9))}
+        {"instruction": " ".join(draw.choices(tiny.WORDS, k=6)), "output": " ".join(draw.choices(tiny.WORDS, k=9))}
         for _ in range(24)
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")

@@ -52,6 +52,21 @@ def test_as_json_with_a_price(words: list[str], capsys: pytest.CaptureFixture[st
     assert power["likely"] == pytest.approx(seconds["likely"] / 3600, rel=0.9)
 
 
+def test_starts_that_rows_share_take_less_and_are_counted_all_the_same(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared, each = (
+        json.loads(told(capsys, *words, "finetuning_type=full", "--json", f"disable_speedups={left_out}"))[0]
+        for left_out in ("[]", "shared_prefix")
+    )
+    assert shared["tokens"] == each["tokens"] and shared["memory_bytes"]["total"] < each["memory_bytes"]["total"]
+    lines = [
+        next(line for line in told(capsys, *words, f"disable_speedups={left_out}").splitlines() if "largest" in line)
+        for left_out in ("[]", "shared_prefix")
+    ]
+    assert lines[0] == lines[1]
+
+
 def test_devices_and_methods(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     text = told(capsys, *words, "--compare", "full,lora,qlora,full+zero3", "--devices", "a100-80,4090")
     lines = text.splitlines()[-5:]

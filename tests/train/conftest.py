@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 Train = Callable[..., Path]
 
@@ -15,25 +16,8 @@ Train = Callable[..., Path]
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder with `talk`: 21 alpaca rows of different lengths, so that 16 a step leave a short last window."""
     draw = random.Random(0)
-    words = [
-        "the",
-        "cat",
-        "sat",
-        "on",
-        "a",
-        "mat",
-        "and",
-        "saw",
-        "seven",
-        "small",
-        "blue",
-        "birds",
-        "over",
-        "one",
-        "sea",
-    ]
     talk = [
-        {"instruction": " ".join(draw.choices(words, k=draw.randint(2, 9))), "input": "", "output": " ".join(draw.choices(words, k=draw.randint(1, 14)))}
+        {"instruction": " ".join(draw.choices(tiny.WORDS, k=draw.randint(2, 9))), "input": "", "output": " ".join(draw.choices(tiny.WORDS, k=draw.randint(1, 14)))}
         for _ in range(21)
     ]  # fmt: skip
     folder = tmp_path_factory.mktemp("rows")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tunesmith.data.pieces import laid, looked_at
 from tunesmith.data.sample import IGNORED, Batch, Sample, Shared
+from tunesmith.data.starts import laid, looked_at
 
 
 def join(samples: Sequence[Sample], rows: Sequence[int], *, share: int = 0) -> Batch:

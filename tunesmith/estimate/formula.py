@@ -57,14 +57,24 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A micro-batch.  `lengths`: tokens of its rows; `places`: how many of them are trained."""
+    """A micro-batch.  `lengths`: tokens of its rows; `places`: how many of them are trained; `shared`: tokens that all rows
+    begin with and that are computed once, as nothing behind their last trained token is then."""
 
     lengths: tuple[int, ...]
     places: int
+    shared: int = 0
 
     @property
     def tokens(self) -> int:
-        return sum(self.lengths)
+        """Tokens that are computed."""
+        return sum(self.computed)
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """Tokens of each piece that is: the start, and what is each row's own."""
+        if not self.shared:
+            return self.lengths
+        return (self.shared, *(max(length - self.shared - 1, 1) for length in self.lengths))
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ def about_run(found: Estimate, inputs: Inputs) -> Iterator[str]:
     per_epoch = "rows are streamed" if totals.steps_per_epoch is None else f"{totals.steps_per_epoch:,} steps an epoch"
     yield f"data          {totals.samples:,} samples, {totals.tokens:,} tokens, {totals.trained_fraction:.0%} of them learned"
     yield f"steps         {case.due.total:,} of {sized(case.division)}, {per_epoch}; {case.trained.tokens:,.0f} tokens in all"
-    rows, tokens = len(case.load.lengths), case.load.tokens
+    rows, tokens = len(case.load.lengths), sum(case.load.lengths)
     yield f"largest       micro-batch {rows} row{'s' * (rows > 1)} of {tokens:,} tokens in all"
 
 

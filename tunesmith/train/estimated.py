@@ -15,8 +15,8 @@ import numpy as np
 from tunesmith.config.schema import Config
 from tunesmith.data.division import FILLER, Division
 from tunesmith.data.largest import largest
-from tunesmith.data.pieces import laid, shared_by_all
-from tunesmith.data.sample import Samples
+from tunesmith.data.sample import IGNORED, Samples
+from tunesmith.data.starts import shared_by_all
 from tunesmith.estimate import formula, shapes, sharding, work
 from tunesmith.estimate.devices import Device
 from tunesmith.estimate.formula import FORMATS, Load, Loss, Method, Way
@@ -87,7 +87,12 @@ class Case:
             model = model.model_copy(update={"gradient_checkpointing": True})
         cfg = self.cfg.model_copy(update={"tuning": tuning, "model": model})
         gpu, load = self.device.kind == "cuda", self.load
-        return trace(cfg, config, BY_NAME[self.precision], load.lengths, places=load.places, gpu=gpu, bits=bits)
+        return trace(cfg, config, BY_NAME[self.precision], load.computed, places=load.places, gpu=gpu, bits=bits)
+
+    @property
+    def computed(self) -> float:
+        """Share of the rows' tokens that is computed, as in the largest micro-batch."""
+        return self.load.tokens / max(sum(self.load.lengths), 1)
 
     @property
     def is_known(self) -> bool:
@@ -114,12 +119,10 @@ def case_of(
     divided = division(cfg, ranks, padded=padded)
     prepared = inputs.prepared
     due = timetable(cfg.train, prepared.feed(divided).per_epoch, bool(prepared.evals))
-    shared = 0 if padded or not _shares(cfg, config) else shared_by_all(prepared.train)
-    lengths, places = _largest(inputs, divided, due.total, padded=padded, shared=shared)
+    lengths, places = _largest(inputs, divided, due.total, padded=padded)
+    shares_starts = not padded and len(lengths) > 1 and _shares(cfg, config)
     passes = due.total / due.per_epoch if due.per_epoch else None
     whole = _rows(prepared.train, inputs.prepared.report.trained_tokens)
-    if shared:
-        whole = replace(whole, tokens=whole.tokens * sum(lengths) / _tokens(prepared.train, divided, due.total))
     if passes is None:  # of a stream only the first rows are known
         whole = whole.times(divided.window_rows * due.total / max(len(prepared.train), 1))
     else:
@@ -132,7 +135,7 @@ def case_of(
         device,
         precision,
         ranks,
-        Load(tuple(lengths), places),
+        Load(tuple(lengths), places, shared_by_all(prepared.train) if shares_starts else 0),
         due,
         divided,
         whole,
@@ -157,24 +160,17 @@ def _shares(cfg: Config, config: dict[str, Any]) -> bool:
     )
 
 
-def _largest(inputs: Inputs, divided: Division, steps: int, *, padded: bool, shared: int) -> tuple[Sequence[int], int]:
-    """Lengths of what attention sees in the largest micro-batch, and how many of its tokens are learned.  `shared`: tokens
-    that all rows begin with and that are computed once."""
+def _largest(inputs: Inputs, divided: Division, steps: int, *, padded: bool) -> tuple[Sequence[int], int]:
+    """Lengths of what attention sees in the largest micro-batch, and how many of its tokens are learned."""
     samples = inputs.prepared.train
     if inputs.prepared.stream is not None:
         return [divided.row_tokens] * divided.batch_size, divided.row_tokens * divided.batch_size
     rows = [row for row in largest(samples.lengths, divided, steps) if row != FILLER]
     found = [samples[row] for row in rows]
-    pieces = laid(found, shared)
-    places = sum(len(piece.trained) for piece in pieces)
+    places = sum(int((sample.labels[1:] != IGNORED).sum()) for sample in found)
     if padded:
         return [int(samples.lengths[rows].max())] * len(rows), places
-    return [piece.last - piece.first for piece in pieces], places
-
-
-def _tokens(samples: Samples, divided: Division, steps: int) -> int:
-    """Tokens of the rows of the largest micro-batch."""
-    return int(samples.lengths[[row for row in largest(samples.lengths, divided, steps) if row != FILLER]].sum())
+    return [int(part) for sample in found for part in (sample.parts or [len(sample.input_ids)])], places
 
 
 def _rows(samples: Samples, places: int) -> Rows:
@@ -257,6 +253,7 @@ class Work:
 def work_of(case: Case, *, tracing: bool = True) -> Work | None:
     """By formulas; else, with `tracing`, by the products of a traced step; None where nobody knows."""
     each = case.trained.times(1 / case.ranks)
+    each = replace(each, tokens=each.tokens * case.computed)
     if case.shape is not None and (trained := method(case.cfg, case.shape, case.precision)) is not None:
         training = work.training(case.shape, trained, each, recomputed=bool(case.way.recomputed))
         reads = work.forward(case.shape, case.evaluated) + work.head(case.shape, case.evaluated)
@@ -316,7 +313,7 @@ def times_of(case: Case, memory: Memory, *, tracing: bool = True) -> Times | Non
 def _micro_batches(case: Case) -> float:
     """Of the whole run, on one device, about."""
     if case.division.merged and case.trained.tokens:
-        longest = max(case.load.tokens, 1)
+        longest = max(sum(case.load.lengths), 1)
         return max(case.due.total, case.trained.tokens / case.ranks / longest)
     return case.due.total * case.division.accumulation
 

@@ -38,7 +38,7 @@ def with_options(case: Case, options: dict[str, Any]) -> Case:
     if "cutoff_len" in options:
         scale = options["cutoff_len"]
         cut = tuple(min(length, scale) for length in load.lengths)
-        load = Load(cut, min(load.places, sum(cut)))
+        load = Load(cut, min(load.places, sum(cut)), min(load.shared, max(min(cut) - 2, 0)))
     before, now = case.cfg.train.per_device_train_batch_size, cfg.train.per_device_train_batch_size
     if now < before:
         load = _smaller(load, now / before)
@@ -48,9 +48,11 @@ def with_options(case: Case, options: dict[str, Any]) -> Case:
 
 def _smaller(load: Load, share: float) -> Load:
     """The largest micro-batch of so much smaller ones: the longest row stays."""
-    room = max(load.tokens * share, max(load.lengths))
+    whole = sum(load.lengths)
+    room = max(whole * share, max(load.lengths))
     kept: list[int] = []
     for length in sorted(load.lengths, reverse=True):
         if not kept or sum(kept) + length <= room:
             kept.append(length)
-    return Load(tuple(kept), max(1, min(sum(kept), load.places * sum(kept) // load.tokens)))
+    places = max(1, min(sum(kept), load.places * sum(kept) // whole))
+    return Load(tuple(kept), places, load.shared if len(kept) > 1 else 0)

@@ -1,7 +1,8 @@
 """Which function computes the loss from hidden states in a run: the one that is named, the one that the run began with, or on a
 GPU the fastest in a trial.  Knows options and a run's shapes."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
 
 import torch
 
@@ -21,14 +22,14 @@ MOST_PLACES = 1 << 14
 def settle(
     cfg: Config,
     policy: Predictor,
-    batch: Batch,
+    largest_batch: Callable[[], Batch],
     runtime: Runtime,
     *,
     went_on: str | None = None,
     timed: Timed | None = None,
 ) -> Choice:
-    """Have the policy compute its loss by what is chosen, and say so where it was chosen by a trial.  `batch`: the largest
-    micro-batch; `went_on`: what a run that goes on began with.  `timed`: a clock, by default the GPU's; without one nothing is
+    """Have the policy compute its loss by what is chosen, and say so where it was chosen by a trial.
+    `largest_batch`: makes the largest micro-batch; `went_on`: what a run that goes on began with.  `timed`: a clock, by default the GPU's; without one nothing is
     tried.  Raises OptionError and MissingExtra for what cannot run here."""
     written: str = cfg.model.loss_kernel
     if written == "auto" and cfg.model.enable_liger_kernel is True:
@@ -40,23 +41,19 @@ def settle(
     plain = cfg.optim.loss == "cross_entropy" and not cfg.optim.label_smoothing_factor
     choice = Choice(OURS if written == "auto" else written)
     if written == "auto" and timed and plain and policy.head is not None and not cfg.train.deterministic:
-        found = _tried(policy, batch, runtime, timed) if runtime.is_main else choice
-        choice = Choice(**runtime.from_main(found_as_json(found)))
+        found = _tried(policy, largest_batch().loss_tokens, runtime, timed) if runtime.is_main else choice
+        choice = Choice(**runtime.from_main(asdict(found)))
         _tell(choice)
     _require(choice.name, runtime)
     policy.loss = KERNELS[choice.name]
     return choice
 
 
-def found_as_json(choice: Choice) -> dict[str, Any]:
-    return {"name": choice.name, "milliseconds": choice.milliseconds, "refused": choice.refused}
-
-
-def _tried(policy: Predictor, batch: Batch, runtime: Runtime, timed: Timed) -> Choice:
+def _tried(policy: Predictor, tokens: int, runtime: Runtime, timed: Timed) -> Choice:
     head = policy.head
     assert head is not None
     linear, device = head.linear, runtime.device
-    places = max(1, min(batch.loss_tokens, MOST_PLACES))
+    places = max(1, min(tokens, MOST_PLACES))
     random = torch.Generator(device).manual_seed(0)
     dtype = runtime.precision.autocast or linear.weight.dtype
     hidden = torch.randn(places, linear.in_features, generator=random, device=device).to(dtype)

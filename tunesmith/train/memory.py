@@ -17,9 +17,9 @@ from tunesmith.data.batches import batch_of
 from tunesmith.data.collate import join, pad
 from tunesmith.data.division import FILLER, Division
 from tunesmith.data.largest import largest
-from tunesmith.data.pieces import shared_by_all
 from tunesmith.data.pipeline import Prepared
 from tunesmith.data.sample import Batch, Layout, Sample
+from tunesmith.data.starts import shared_by_all
 from tunesmith.estimate.activations import measure
 from tunesmith.estimate.free import free_bytes
 from tunesmith.estimate.layer import Layer
@@ -186,6 +186,8 @@ def _layers(model: PreTrainedModel, hidden: Tensor, run: Run) -> Iterator[Layer]
         weights = list(layer.parameters())
         kind = (type(layer), *((weight.shape, weight.dtype, weight.requires_grad) for weight in weights))
         if kind not in found:
+            with torch.no_grad():
+                run(layer, hidden)  # makes the masks that all layers have in common, which would count for each
             found[kind] = measure(partial(run, layer), hidden, weights)
         needs_gradient = needs_gradient or any(weight.requires_grad for weight in weights)
         yield found[kind] if needs_gradient else Layer(kept=0, forward=found[kind].forward, backward=0)

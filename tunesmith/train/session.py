@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -360,9 +361,9 @@ class Session:
         """What computes the loss from hidden states, noted in `run.json` where it was tried."""
         place = self.place.checkpoint
         went_on = None if place is None else checkpoint.read_position(place).loss_kernel
-        choice = loss_kernel.settle(self.cfg, self.asked, self.situation.largest_batch(), self.runtime, went_on=went_on)
+        choice = loss_kernel.settle(self.cfg, self.asked, self.situation.largest_batch, self.runtime, went_on=went_on)
         if self.runtime.is_main and choice.milliseconds:
-            runs.add_facts(self.place.folder, loss_kernel=loss_kernel.found_as_json(choice))
+            runs.add_facts(self.place.folder, loss_kernel=asdict(choice))
         return choice.name
 
     def _open_record(self) -> Record:

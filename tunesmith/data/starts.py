@@ -18,6 +18,9 @@ from tunesmith.data.sample import IGNORED, Sample, Samples
 FEWEST = 8
 """Tokens of a start from which on it is worth computing once."""
 
+COMPARED = 20_000_000
+"""Tokens that are compared to find what all samples begin with; about a second where there are a million."""
+
 
 @dataclass(slots=True)
 class Piece:
@@ -63,17 +66,20 @@ def laid(samples: Sequence[Sample], share: int = 0) -> list[Piece]:
 
 
 def shared_by_all(samples: Samples) -> int:
-    """How many tokens all samples begin with, as `laid` may share them; 0 where that cannot be told without reading all."""
+    """How many tokens all samples begin with, as `laid` shares them, at least: COMPARED tokens are looked at in all.  0 where
+    samples have to be read one by one."""
     if isinstance(samples, Packed):
         return shared_by_all(samples.samples) if samples.isolated else 0
     if not isinstance(samples, ArraySamples) or not len(samples):
         return 0
     starts, rows = samples.starts[samples.order], samples.rows
-    for tokens in range(int(samples.lengths.min()) - 1):
+    most = min(int(samples.lengths.min()) - 1, COMPARED // len(samples))
+    for tokens in range(most):
         here = rows.ids[starts + tokens]
         if (here != here[0]).any() or rows.trained[starts + tokens + 1].any():
-            return tokens
-    return int(samples.lengths.min()) - 1
+            most = tokens
+            break
+    return most if most >= FEWEST else 0
 
 
 def looked_at(before: Sequence[int], bounds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tunesmith.data.arrays import ArraySamples, Rows
 from tunesmith.data.collate import join
-from tunesmith.data.pieces import FEWEST, laid, shared_by_all
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
+from tunesmith.data.starts import FEWEST, laid, shared_by_all
+from tunesmith.estimate.formula import Load
 
 SYSTEM = list(range(100, 112))
 
@@ -93,7 +94,11 @@ def test_what_all_samples_begin_with_is_what_any_batch_shares() -> None:
             )
         )
 
+    def computed(rows: list[Sample]) -> tuple[int, ...]:
+        return Load(tuple(len(row.input_ids) for row in rows), 1, shared_by_all(samples(*rows))).computed
+
     alike = [sample(SYSTEM, [1, 2, 3], 2), sample(SYSTEM, [1, 5, 6], 1), sample(SYSTEM, [1, 2, 3, 4], 1)]
     assert shared_by_all(samples(*alike)) == laid(alike, EVERYTHING)[0].last == 12
+    assert computed(alike) == tuple(piece.last - piece.first for piece in laid(alike, EVERYTHING))
     assert shared_by_all(samples(*alike, sample(SYSTEM[:10], [1], 1))) == 9
     assert shared_by_all(samples(*alike, sample([], [1], 1))) == 0
