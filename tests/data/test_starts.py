@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.arrays import ArraySamples, Rows
-from tunesmith.data.collate import join
+from tunesmith.data.collate import join, rounded
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
 from tunesmith.data.starts import FEWEST, laid, shared_by_all
 from tunesmith.estimate.formula import Load
@@ -102,3 +102,21 @@ def test_what_all_samples_begin_with_is_what_any_batch_shares() -> None:
     assert computed(alike) == tuple(piece.last - piece.first for piece in laid(alike, EVERYTHING))
     assert shared_by_all(samples(*alike, sample(SYSTEM[:10], [1], 1))) == 9
     assert shared_by_all(samples(*alike, sample([], [1], 1))) == 0
+
+
+def test_few_numbers_of_tokens_occur() -> None:
+    numbers = {rounded(tokens, 32) for tokens in range(1, 4097)}
+    assert len(numbers) == 64 + 32 and all(number % 32 == 0 for number in numbers)
+    assert all(tokens <= rounded(tokens, 32) <= max(1.04 * tokens, tokens + 31) for tokens in range(1, 9000))
+    assert all(rounded(tokens, 1) == tokens for tokens in (1, 77, 5000))
+
+
+def test_what_makes_a_number_even_is_not_looked_at() -> None:
+    sample = Sample(np.arange(5, 12, dtype=np.int32), np.arange(5, 12, dtype=np.int32))
+    plain, even = join([sample, sample], [3, 4]), join([sample, sample], [3, 4], multiple_of=32)
+    assert even.input_ids.tolist() == [plain.input_ids[0].tolist() + [11] * 18]
+    assert even.position_ids.tolist() == [plain.position_ids[0].tolist() + [6] * 18]
+    assert even.bounds is not None and even.bounds.tolist() == [0, 7, 32] and even.longest == 25
+    for name in ("places", "targets"):
+        assert getattr(even, name).tolist() == getattr(plain, name).tolist()
+    assert (even.tokens, even.padded_tokens, even.loss_tokens) == (14, 32, 12)

@@ -1,6 +1,8 @@
 """What is free is the least of what the system can give and what the control group leaves."""
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,12 @@ def test_what_malloc_keeps_is_counted() -> None:
     kept = free._kept_by_malloc()
     del held
     assert free._kept_by_malloc() > kept
+
+
+def test_what_a_process_held_is_without_what_its_starter_holds() -> None:
+    """Linux counts the starter's memory for a child that replaced itself by another program."""
+    held = bytearray(1 << 30)
+    held[:: 1 << 12] = b"1" * (1 << 18)
+    word = "from tunesmith.estimate.free import most_resident; print(most_resident())"
+    done = subprocess.run([sys.executable, "-c", word], capture_output=True, text=True, check=True)
+    assert 20 << 20 < int(done.stdout) < len(held)

@@ -54,7 +54,9 @@ def samples(start: int = 0) -> list[Sample]:
 
 def cost(asked: Predictor, start: int = 0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     share, rows = EVERYTHING if asked.shares else 0, samples(start)
-    batch = join(rows, range(4), share=share) if asked.ragged else pad(rows, range(4), pad_id=0)
+    even = asked.multiple_of
+    batch = join(rows, range(4), share=share, multiple_of=even) if asked.ragged else pad(rows, range(4), pad_id=0)
+    assert not asked.ragged or batch.input_ids.shape[1] % even == 0
     assert (batch.shared is not None) == (asked.shares and start > 0)
     asked.zero_grad()
     said = asked(
@@ -72,14 +74,19 @@ def cost(asked: Predictor, start: int = 0) -> tuple[torch.Tensor, dict[str, torc
     return loss.detach(), gradients
 
 
-@pytest.mark.parametrize("short", [0, 512])
+@pytest.mark.parametrize(("short", "even"), [(0, 1), (512, 1), (512, 32)])
 @pytest.mark.parametrize("start", [0, 11])
 @pytest.mark.parametrize("name", [*zoo.ARCHITECTURES, *MORE])
-def test_the_fast_way_is_the_plain_way(monkeypatch: pytest.MonkeyPatch, name: str, start: int, short: int) -> None:
+def test_the_fast_way_is_the_plain_way(
+    monkeypatch: pytest.MonkeyPatch, name: str, start: int, short: int, even: int
+) -> None:
     monkeypatch.setattr(ragged, "SHORT", short)
+    if even > 1:
+        monkeypatch.setattr(ragged, "HALF", (torch.float32,))  # products of few sizes, as in 16 bits
     plain, gradients = cost(predictor(built(name), no_padding=False, fused_loss=False), start)
     asked = predictor(built(name))
     assert asked.ragged == asked.shares == (name not in PADDED)
+    asked.multiple_of = even
     loss, fast_gradients = cost(asked, start)
     torch.testing.assert_close(loss, plain, rtol=1e-5, atol=0)
     assert fast_gradients.keys() == gradients.keys()

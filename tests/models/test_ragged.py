@@ -30,14 +30,20 @@ def alone(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int |
     return torch.cat(done, 2).transpose(1, 2)
 
 
-@pytest.mark.parametrize("short", [0, 512])
+@pytest.mark.parametrize(("short", "even"), [(0, ()), (512, ()), (512, (torch.float32,))])
 @pytest.mark.parametrize("window", [None, 2, 4])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("value_width", [8, 6])
 def test_each_row_sees_itself_alone(
-    monkeypatch: pytest.MonkeyPatch, short: int, window: int | None, softcap: float | None, value_width: int
+    monkeypatch: pytest.MonkeyPatch,
+    short: int,
+    even: tuple[torch.dtype, ...],
+    window: int | None,
+    softcap: float | None,
+    value_width: int,
 ) -> None:
     monkeypatch.setattr(ragged, "SHORT", short)
+    monkeypatch.setattr(ragged, "HALF", even)
     bounds = F.pad(torch.tensor(LENGTHS), (1, 0)).cumsum(0).int()
     found = []
     for written_out in (False, True):

@@ -71,6 +71,7 @@ class ModelConfig(Section):
             "fused_adapters",
             "merged_batches",
             "shared_prefix",
+            "even_sizes",
             "lighter_layers",
             "kept_memory",
             "loading_ahead",
@@ -80,7 +81,8 @@ class ModelConfig(Section):
     padded to one length; `fused_loss`: the loss comes from hidden states, without whole logits; `fused_adapters`: LoRA and
     the frozen product beside it are one step; `merged_batches`: without padding, as many rows are computed at once as
     padded ones would have taken room; `shared_prefix`: without padding, what rows computed at once begin with alike is
-    computed once; `lighter_layers`: norms and gated activations keep less for the way back; `kept_memory`: on a CPU,
+    computed once; `even_sizes`: on a CPU in 16 bits, a few tokens nobody looks at make numbers of tokens repeat;
+    `lighter_layers`: norms and gated activations keep less for the way back; `kept_memory`: on a CPU,
     memory that is freed stays with the process for what comes next; `loading_ahead`: a thread builds the next step's
     batches. They change a result by rounding alone."""
 

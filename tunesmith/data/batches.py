@@ -107,7 +107,7 @@ def batch_of(
     """One micro-batch of `rows`, which may be FILLER; see `windows`."""
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
     if layout.one_row:
-        return join(found, rows, share=layout.share)
+        return join(found, rows, share=layout.share, multiple_of=layout.multiple_of)
     return pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
 
 

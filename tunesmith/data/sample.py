@@ -49,6 +49,8 @@ class Layout(NamedTuple):
     """Behind one another in a single row, without padding; else each in one of its own."""
     share: int = 0
     """Tokens that samples of one row begin with alike and may have in common, at the most."""
+    multiple_of: int = 1
+    """What the number of tokens in one row is a multiple of, so that few different ones occur."""
 
 
 EVERYTHING = 1 << 30

@@ -1,8 +1,9 @@
-"""How much memory a device has left for this process.  Knows Linux's files and torch's GPU figures; knows no model."""
+"""How much memory a device has left for this process, and how much it has held.  Knows Linux's files and torch's GPU figures; knows no model."""
 
 import ctypes
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,14 @@ def free_bytes(device: torch.device) -> int | None:
     return None if least is None else least + kept
 
 
+def most_resident() -> int:
+    """The most bytes of this process that were in memory at once."""
+    if held := _of_status().get("VmHWM"):
+        return held
+    # Second best: on Linux this begins with what the program held that started this one.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _available() -> Iterator[int]:
     for line in _read(MEMINFO).splitlines():
         name, _, rest = line.partition(":")
@@ -49,11 +58,17 @@ def _left_in_group() -> Iterator[int]:
 
 def _left_to_process() -> Iterator[int]:
     """Of the limits that a process is given, which `ulimit` shows."""
-    taken = dict(line.split(":", 1) for line in _read(STATUS).splitlines() if ":" in line)
+    taken = _of_status()
     for name, limit in (("VmSize", resource.RLIMIT_AS), ("VmData", resource.RLIMIT_DATA)):
         most = resource.getrlimit(limit)[0]
         if most != resource.RLIM_INFINITY and name in taken:
-            yield max(0, most - int(taken[name].split()[0]) * 1024)
+            yield max(0, most - taken[name])
+
+
+def _of_status() -> dict[str, int]:
+    """Bytes by Linux's names of this process's sums of memory."""
+    lines = (line.split() for line in _read(STATUS).splitlines())
+    return {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if line[-1:] == ["kB"]}
 
 
 class _Mallinfo(ctypes.Structure):

@@ -133,7 +133,9 @@ class _Shared:
 
 class Predictor(nn.Module):
     """Asks a model.  `ragged`: its rows come behind one another, with their bounds; `shares`: what rows begin with alike may
-    come once.  `loss` as in Predictions."""
+    come once; `multiple_of`: what the number of tokens behind one another is best a multiple of.  `loss` as in Predictions."""
+
+    multiple_of = 1
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """A run's estimate beside what it took: said before the first step and after the last, and kept in `run.json`.  Knows a session;
 changes nothing in it."""
 
-import resource
-import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 
 from tunesmith.estimate import history
+from tunesmith.estimate.free import most_resident
 from tunesmith.estimate.memory import Memory, gib
 from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
@@ -96,8 +95,7 @@ def peak_bytes(session: Session) -> int:
     """The most that the process held: of its GPU, what torch gave to tensors; of a CPU, all that was resident."""
     if session.runtime.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(session.runtime.device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return most_resident()
 
 
 def _remember(session: Session, foretold: Foretold) -> None:

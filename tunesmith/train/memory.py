@@ -95,7 +95,7 @@ def largest_batch(
     ids = np.full(division.row_tokens, pad_id, dtype=np.int32)
     count = -(-division.batch_size // parts)
     made, numbers = [Sample(ids, ids)] * count, [FILLER] * count
-    return join(made, numbers) if layout.one_row else pad(made, numbers, pad_id=pad_id)
+    return join(made, numbers, multiple_of=layout.multiple_of) if layout.one_row else pad(made, numbers, pad_id=pad_id)
 
 
 def measured(

@@ -118,6 +118,10 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
     if runtime.precision.short:  # after the trial, whose ways it would set apart
         note("compute_type", f"{float8.take(model)} linear layers compute in fp8, the rest in bf16")
     now = WITHIN.get(model.config._attn_implementation, plain)
+    computed = runtime.precision.autocast or runtime.precision.weights
+    builds = runtime.device.type == "cpu" and computed in ragged.HALF
+    if builds and "even_sizes" not in cfg.model.disable_speedups and not _is_random(cfg, model):
+        chosen.multiple_of = ragged.EVEN
     lie = "without padding" if chosen.ragged else "rows padded to one length"
     once = ", what they begin with alike computed once" if chosen.shares else ""
     note("flash_attn", f"{written} means {now} here, {lie}{once}")
@@ -131,7 +135,7 @@ def _is_random(cfg: Config, model: nn.Module) -> bool:
 
 def layout_of(policy: Predictor) -> Layout:
     """How samples lie in batches that it is asked about."""
-    return Layout(policy.ragged, EVERYTHING if policy.shares else 0)
+    return Layout(policy.ragged, EVERYTHING if policy.shares else 0, policy.multiple_of)
 
 
 def untuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime) -> nn.Module:
