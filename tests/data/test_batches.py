@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tunesmith.data.batches import Window, windows
 from tunesmith.data.division import FILLER, Division, Order, divide, windows_per_epoch
-from tunesmith.data.sample import IGNORED, Batch, Sample
+from tunesmith.data.sample import IGNORED, Batch, Layout, Sample
 
 
 class Rows:
@@ -111,7 +111,7 @@ def test_micro_batches_alternate_between_ranks(rank: int, expected: list[list[in
 
 def test_a_batch_holds_its_rows_padded_on_the_right() -> None:
     unshuffled = division_of(batch_size=3, shuffle=False)
-    (window,) = windows(Rows(3), unshuffled, epochs=1, pad_id=9, multiple_of=8)
+    (window,) = windows(Rows(3), unshuffled, epochs=1, pad_id=9, layout=Layout(multiple_of=8))
     (batch,) = window.batches
     assert isinstance(batch, Batch) and batch.rows == (0, 1, 2)
     assert batch.input_ids.tolist() == [[0] * 2 + [9] * 6, [1] * 3 + [9] * 5, [2] * 4 + [9] * 4]

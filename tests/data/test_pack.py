@@ -95,8 +95,7 @@ def loss_and_gradients(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
     total = 0.0
     for window in windows(
-        samples, Division(2, 1, 1, seed=0, shuffle=True), epochs=1, multiple_of=pad_to,
-        layout=Layout(one_row),
+        samples, Division(2, 1, 1, seed=0, shuffle=True), epochs=1, layout=Layout(one_row, multiple_of=pad_to),
     ):  # fmt: skip
         (batch,) = window.batches
         mask = None if batch.packed else batch.attention_mask

@@ -30,20 +30,19 @@ def alone(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int |
     return torch.cat(done, 2).transpose(1, 2)
 
 
-@pytest.mark.parametrize(("short", "even"), [(0, ()), (512, ()), (512, (torch.float32,))])
+@pytest.mark.parametrize(("short", "multiple_of"), [(0, 1), (512, 1), (512, 32)])
 @pytest.mark.parametrize("window", [None, 2, 4])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("value_width", [8, 6])
 def test_each_row_sees_itself_alone(
     monkeypatch: pytest.MonkeyPatch,
     short: int,
-    even: tuple[torch.dtype, ...],
+    multiple_of: int,
     window: int | None,
     softcap: float | None,
     value_width: int,
 ) -> None:
     monkeypatch.setattr(ragged, "SHORT", short)
-    monkeypatch.setattr(ragged, "HALF", even)
     bounds = F.pad(torch.tensor(LENGTHS), (1, 0)).cumsum(0).int()
     found = []
     for written_out in (False, True):
@@ -53,7 +52,7 @@ def test_each_row_sees_itself_alone(
         else:
             out, _ = ragged.attend(
                 nn.Module(), *given, None, scaling=0.3, sliding_window=window, softcap=softcap, cu_seq_lens_q=bounds,
-                max_length_q=max(LENGTHS),
+                max_length_q=max(LENGTHS), multiple_of=multiple_of,
             )  # fmt: skip
         (out * torch.arange(out.numel()).view(out.shape).cos()).sum().backward()
         found.append([out.detach(), *(each.grad for each in given)])

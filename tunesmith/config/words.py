@@ -41,10 +41,20 @@ def is_known(name: str) -> bool:
 
 def report_unknown(shown: str, name: str, place: Place, problems: Problems) -> None:
     """Note an option that does not exist, and the one that was probably meant."""
-    meant = None if problems.are_many else nearest(name[:LONGEST_NAME], known_names())
     dashes = "--" if shown.startswith("--") else ""
+    if owner := _owner(name):
+        problems.add(place, f"unknown option '{shown}'; it is a value of '{dashes}{owner}'", owner)
+        return
+    meant = None if problems.are_many else nearest(name[:LONGEST_NAME], known_names())
     guess = f"; did you mean '{dashes}{meant}'?" if meant else ""
     problems.add(place, f"unknown option '{shown}'{guess}", compat.canonical(meant or ""))
+
+
+def _owner(value: str) -> str | None:
+    """The one option that has this fixed value."""
+    shapes = {name: shape_of(name) for name in fields()}
+    owners = [name for name, shape in shapes.items() if value in (shape.item or shape).choices]
+    return owners[0] if len(owners) == 1 else None
 
 
 def spelled_shape(name: str) -> Shape:

@@ -84,7 +84,6 @@ def windows(
     start_window: int = 0,
     epochs: int | None = None,
     pad_id: int = 0,
-    multiple_of: int = 1,
     layout: Layout = PADDED,
 ) -> Iterator[Window]:
     """One rank's windows from number `start_window` on, counted over all epochs; without end unless `epochs` is given.
@@ -96,19 +95,17 @@ def windows(
     while epochs is None or epoch < epochs:
         for step, rows in enumerate(division.epoch(lengths, epoch, number), start=number):
             shares = division.micro_batches(rows, lengths, rank)
-            batches = [batch_of(samples, share, pad_id, layout, multiple_of) for share in shares]
+            batches = [batch_of(samples, share, pad_id, layout) for share in shares]
             yield Window(epoch, step, batches, samples.where)
         epoch, number = epoch + 1, 0
 
 
-def batch_of(
-    samples: Samples, rows: Sequence[int], pad_id: int, layout: Layout = PADDED, multiple_of: int = 1
-) -> Batch:
+def batch_of(samples: Samples, rows: Sequence[int], pad_id: int, layout: Layout = PADDED) -> Batch:
     """One micro-batch of `rows`, which may be FILLER; see `windows`."""
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
     if layout.one_row:
         return join(found, rows, share=layout.share, multiple_of=layout.multiple_of)
-    return pad(found, rows, pad_id=pad_id, multiple_of=multiple_of)
+    return pad(found, rows, pad_id=pad_id, multiple_of=layout.multiple_of)
 
 
 def _filler(samples: Samples) -> Sample:

@@ -85,10 +85,8 @@ def pad(samples: Sequence[Sample], rows: Sequence[int], *, pad_id: int, multiple
 
 
 def rounded(tokens: int, multiple_of: int) -> int:
-    """The next multiple of `multiple_of`, or of as large a power of two as adds 3 % at the most; 1 changes nothing.
-
-    Few sizes: where a matrix product is built for each size that it meets, as oneDNN does for 16 bits, building one takes
-    milliseconds and about a megabyte."""
+    """The next multiple of `multiple_of`, or of as large a power of two as adds 3 % at the most, so that few different ones
+    occur; 1 changes nothing."""
     step = 1 if multiple_of == 1 else max(multiple_of, 1 << max(0, tokens.bit_length() - 6))
     return -(-tokens // step) * step
 

@@ -50,7 +50,7 @@ class Layout(NamedTuple):
     share: int = 0
     """Tokens that samples of one row begin with alike and may have in common, at the most."""
     multiple_of: int = 1
-    """What the number of tokens in one row is a multiple of, so that few different ones occur."""
+    """Of what the number of tokens in a row, the trailing ones that nobody looks at among them, is a multiple."""
 
 
 EVERYTHING = 1 << 30

@@ -1,4 +1,5 @@
-"""How much memory a device has left for this process, and how much it has held.  Knows Linux's files and torch's GPU figures; knows no model."""
+"""How much memory a device has left for this process, and how much it has held.  Knows Linux's files and torch's figures
+of a GPU; knows no model."""
 
 import ctypes
 import os

@@ -133,9 +133,8 @@ class _Shared:
 
 class Predictor(nn.Module):
     """Asks a model.  `ragged`: its rows come behind one another, with their bounds; `shares`: what rows begin with alike may
-    come once; `multiple_of`: what the number of tokens behind one another is best a multiple of.  `loss` as in Predictions."""
-
-    multiple_of = 1
+    come once; `multiple_of`: of what the number of tokens behind one another, and of those in a row's own products, is made a
+    multiple.  `loss` as in Predictions."""
 
     def __init__(
         self,
@@ -144,10 +143,11 @@ class Predictor(nn.Module):
         *,
         ragged: bool,
         shares: bool = False,
+        multiple_of: int = 1,
         loss: Callable[..., Tensor] = linear_cross_entropy,
     ):
         super().__init__()
-        self.model, self.ragged, self.shares, self.loss = model, ragged, shares, loss
+        self.model, self.ragged, self.shares, self.multiple_of, self.loss = model, ragged, shares, multiple_of, loss
         causal = _causal(model)
         # In a tuple, since weights must not count twice.
         self._asked = (causal if head is None else causal.get_decoder(), head)
@@ -200,7 +200,8 @@ class Predictor(nn.Module):
         asked, head = self._asked
         if self._noise is not None:
             self._noise.position_ids = position_ids
-        said = _said(asked, input_ids, attention_mask, position_ids, bounds, longest, shared)
+        told: dict[str, Any] = {} if bounds is None else _rows(bounds, longest, shared, self.multiple_of)
+        said = _said(asked, input_ids, attention_mask, position_ids, **told)
         return Predictions(said.reshape(-1, said.shape[-1])[places], head, self.loss)
 
 
@@ -211,12 +212,13 @@ def predictor(
     share: bool = True,
     fused_loss: bool = True,
     within: str = ragged.NAME,
+    multiple_of: int = 1,
     loss: Callable[..., Tensor] = linear_cross_entropy,
 ) -> Predictor:
     """A model asked in the fastest of the ways that it passes a trial of: rows without padding, starts that they `share`
-    computed once, hidden states instead of logits.  Runs the model on a dozen tokens; leaves its mode and random states alone, and its attention set to what
-    the way needs: one that knows bounds of rows already, else `within`, one of WITHIN.  `loss`: what computes the loss
-    from hidden states."""
+    computed once, hidden states instead of logits.  Runs the model on a dozen tokens; leaves its mode and random states
+    alone, and its attention set to what the way needs: one that knows bounds of rows already, else `within`, one of
+    WITHIN.  `multiple_of`, where there is no padding, and `loss`, where there are hidden states: as in Predictor."""
     causal, was_training = _causal(model), model.training
     model.eval()
     with torch.no_grad():
@@ -226,7 +228,8 @@ def predictor(
         fits = no_padding and _passes_without_padding(causal, rows, truth, within)
         shares = share and fits and _passes_sharing(causal, rows, truth)
     model.train(was_training)
-    return Predictor(model, head if fused_loss else None, ragged=fits, shares=shares, loss=loss)
+    even = multiple_of if fits else 1
+    return Predictor(model, head if fused_loss else None, ragged=fits, shares=shares, multiple_of=even, loss=loss)
 
 
 def heads(causal: PreTrainedModel) -> Iterator[Head]:
@@ -272,7 +275,8 @@ def _passes_without_padding(causal: PreTrainedModel, rows: list[Tensor], truth: 
             causal.set_attn_implementation(within)
             if causal.config._attn_implementation != within:
                 return False
-        found = _said(causal, torch.cat(rows, dim=1), None, positions, tokens.cumsum(0, dtype=torch.int32), max(TRIED))
+        told = _rows(tokens.cumsum(0, dtype=torch.int32), max(TRIED))
+        found = _said(causal, torch.cat(rows, dim=1), None, positions, **told)
         if _close(found[0], truth):
             return True
     except (ragged.Unfit, ValueError, TypeError, AssertionError):  # what models raise that do not know these arguments
@@ -299,7 +303,7 @@ def _passes_sharing(causal: PreTrainedModel, rows: list[Tensor], truth: Tensor) 
     ids = torch.cat([rows[0][:, :ALIKE], *(row[:, ALIKE:] for row in rows)], dim=1)
     positions = torch.cat([torch.arange(ALIKE), *(torch.arange(ALIKE, row.shape[1]) for row in rows)])
     bounds = F.pad(places.new_tensor(sizes).cumsum(0), (1, 0)).int()
-    found = _said(causal, ids, None, positions[None].to(ids.device), bounds, max(sizes), shared)[0]
+    found = _said(causal, ids, None, positions[None].to(ids.device), **_rows(bounds, max(sizes), shared))[0]
     return _close(found[torch.cat([own[0], own[1], own[0], own[2]])], truth)
 
 
@@ -320,28 +324,33 @@ def _said(
     input_ids: Tensor,
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
-    bounds: Tensor | None = None,
-    longest: int | None = None,
-    shared: ragged.Shared | None = None,
+    **told: Any,
 ) -> Tensor:
-    """Hidden states of a decoder, logits of a model with a head; [rows, tokens, ...]."""
-    known: dict[str, Any] = {
+    """Hidden states of a decoder, logits of a model with a head; [rows, tokens, ...].  `told`: what its attention is told
+    of rows behind one another."""
+    output = asked(
+        input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False, **told
+    )
+    said: Tensor = output[0]
+    return said
+
+
+def _rows(
+    bounds: Tensor, longest: int | None, shared: ragged.Shared | None = None, multiple_of: int = 1
+) -> dict[str, Any]:
+    """What attention is told of rows behind one another, by the names that Transformers passes on; of what is not plain,
+    only where it is there, since other attention does not know it."""
+    told: dict[str, Any] = {
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
         "max_length_q": longest,
         "max_length_k": longest,
     }
     if shared is not None:
-        known["shared"] = shared
-    output = asked(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        use_cache=False,
-        **({} if bounds is None else known),
-    )
-    said: Tensor = output[0]
-    return said
+        told["shared"] = shared
+    if multiple_of > 1:
+        told["multiple_of"] = multiple_of
+    return told
 
 
 def _causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -24,8 +24,7 @@ SHORT = 512
 instructions, twice as fast there in bf16 and a little faster in fp32; the other way round from 1,024 on."""
 
 EVEN = 32
-"""What numbers of tokens are made multiples of on a CPU that computes in 16 bits, where each new one costs time: oneDNN
-builds a product for each size, in up to 25 ms and 2 MB for a layer of 896 by 4,864, beside 4 ms that it then runs."""
+"""Of what numbers of tokens are made multiples where a product is built for each number, which `multiple` tells."""
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -47,6 +46,19 @@ class Unfit(Exception):
     """The model's attention has a part that is not built here."""
 
 
+def multiple(device: torch.device, dtype: torch.dtype) -> int:
+    """Of what numbers of tokens are best multiples where products are computed in `dtype`; 1: any number will do.
+
+    On a CPU oneDNN builds a program for each size of product in 16 bits: for a layer of 896 by 4,864 in up to 25 ms and
+    2 MB, beside 4 ms that it then runs.  It does so where the CPU has instructions for them; torch's own products, which
+    serve otherwise, are built for no size."""
+    if device.type != "cpu" or dtype not in HALF:
+        return 1
+    known = torch.ops.mkldnn
+    builds = known._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else known._is_mkldnn_fp16_supported()
+    return EVEN if builds else 1
+
+
 def register() -> None:
     """Make NAME known to Transformers."""
     AttentionInterface.register(NAME, attend)
@@ -66,14 +78,15 @@ def attend(
     max_length_q: int | None = None,
     lengths: Sequence[int] | None = None,
     shared: Shared | None = None,
+    multiple_of: int = 1,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each row.
 
     `query` [1, heads, tokens, width], `key` and `value` [1, key-value heads, tokens, width]; `cu_seq_lens_q` int32
     [rows + 1]: where rows begin, and the end; `max_length_q`: tokens of the longest; `lengths`: tokens of each row, where
-    they are known without reading the bounds; `shared`: which begin with another row's tokens.  Returns [1, tokens, heads,
-    width of the values].  Raises Unfit for sinks, biases and masks.
+    they are known without reading the bounds; `shared`: which begin with another row's tokens; `multiple_of`: of what the
+    numbers of keys in plain products are made multiples.  Returns [1, tokens, heads, width of the values].  Raises Unfit for sinks, biases and masks.
     """
     if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias")) or attention_mask is not None:
         raise Unfit("its attention has sinks, biases or a mask of its own")
@@ -85,7 +98,7 @@ def attend(
     each = cu_seq_lens_q.diff().tolist() if lengths is None else list(lengths)
     keys, values = (_looked_at(tensor.split(each, 2), shared) for tensor in (key, value))
     rows = zip(query.split(each, 2), keys, values, strict=True)
-    done = [_row(*row, scale, sliding_window, softcap, dropout) for row in rows]
+    done = [_row(*row, scale, sliding_window, softcap, dropout, multiple_of) for row in rows]
     return torch.cat(done, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -154,11 +167,12 @@ def _row(
     window: int | None,
     softcap: float | None,
     dropout: float,
+    multiple_of: int,
 ) -> Tensor:
     """Attention within one row, [1, heads, tokens, width]; where there are more keys, the queries are of the last ones."""
     tokens = key.shape[2]
     if softcap or (query.device.type == "cpu" and tokens <= SHORT):
-        return _products(query, key, value, scale, window, softcap, dropout)
+        return _products(query, key, value, scale, window, softcap, dropout, multiple_of)
     mask = None if window is None or tokens <= window else causal(tokens, window, query.dtype, query.device)
     ahead = tokens - query.shape[2]
     # Torch counts causal masks from the first key, and one of our own would be as large as the square of the row.
@@ -177,10 +191,11 @@ def _products(
     window: int | None,
     softcap: float | None,
     dropout: float,
+    multiple_of: int,
 ) -> Tensor:
     """The same by plain products, with the heads that share a key in one matrix."""
     asked = query.shape[2]
-    if query.device.type == "cpu" and query.dtype in HALF and (more := -key.shape[2] % EVEN):
+    if more := -key.shape[2] % multiple_of:
         # Behind the row, where none of its tokens looks.
         query, key, value = (F.pad(each, (0, 0, 0, more)) for each in (query, key, value))
     _, heads, tokens, width = query.shape

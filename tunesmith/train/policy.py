@@ -104,12 +104,16 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
     written, plain = cfg.model.flash_attn, model.config._attn_implementation
     needed = plain.startswith("flash_attention")
     wanted = written in ("auto", "flex") and "no_padding" not in cfg.model.disable_speedups
+    random = _is_random(cfg, model)
+    computed = runtime.precision.autocast or runtime.precision.weights
+    even = "even_sizes" not in cfg.model.disable_speedups and not random
     with runtime.autocast():
         chosen = predictor(
             model,
             no_padding=needed or wanted,
-            share="shared_prefix" not in cfg.model.disable_speedups and not _is_random(cfg, model),
+            share="shared_prefix" not in cfg.model.disable_speedups and not random,
             fused_loss="fused_loss" not in cfg.model.disable_speedups,
+            multiple_of=ragged.multiple(runtime.device, computed) if even else 1,
             within=flex.NAME if written == "flex" else ragged.NAME,
             loss=liger_cross_entropy if cfg.model.enable_liger_kernel is True else linear_cross_entropy,
         )
@@ -118,13 +122,10 @@ def asked(cfg: Config, model: PreTrainedModel | PeftModel, runtime: Runtime, *, 
     if runtime.precision.short:  # after the trial, whose ways it would set apart
         note("compute_type", f"{float8.take(model)} linear layers compute in fp8, the rest in bf16")
     now = WITHIN.get(model.config._attn_implementation, plain)
-    computed = runtime.precision.autocast or runtime.precision.weights
-    builds = runtime.device.type == "cpu" and computed in ragged.HALF
-    if builds and "even_sizes" not in cfg.model.disable_speedups and not _is_random(cfg, model):
-        chosen.multiple_of = ragged.EVEN
     lie = "without padding" if chosen.ragged else "rows padded to one length"
     once = ", what they begin with alike computed once" if chosen.shares else ""
-    note("flash_attn", f"{written} means {now} here, {lie}{once}")
+    sizes = f", their tokens made multiples of {chosen.multiple_of}" if chosen.multiple_of > 1 else ""
+    note("flash_attn", f"{written} means {now} here, {lie}{once}{sizes}")
     return chosen
 
 
