@@ -89,6 +89,7 @@ def test_an_argument_is_an_option_or_has_a_reason_but_not_both():
 
 
 def test_no_reason_is_empty():
+    assert foreign.INSTEAD.keys() == foreign.UNBUILT.keys()
     assert all(len(reason.split()) > 1 for reason in (*foreign.INERT.values(), *foreign.INSTEAD.values()))
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,19 @@ def test_weights_that_may_not_be_read_are_told(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "open", refuse)
     assert refused(folder).endswith("model.safetensors: cannot be read: Permission denied")
+
+
+def test_a_gpu_multiplies_in_tf32_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    products = torch.backends.cuda.matmul
+    precision.allow_tf32(CPU)
+    assert "warning: tf32: has no effect" in capsys.readouterr().err
+    for capability, allowed in (((7, 5), False), ((8, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        try:
+            with nullcontext() if allowed else pytest.raises(OptionError, match="tf32: needs"):
+                precision.allow_tf32(torch.device("cuda"))
+            assert products.allow_tf32 is allowed
+        finally:
+            products.allow_tf32 = False

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.data.sample import IGNORED, Batch, Sample
+from tunesmith.log import OptionError
 from tunesmith.models import predict
 from tunesmith.models.predict import Predictions, predictor
 from tunesmith.train.evaluate import evaluate, micro_batches
@@ -210,3 +211,35 @@ def test_micro_batches_take_no_more_room_than_was_asked_for_and_are_few(padded: 
 
 def test_no_rows_have_no_micro_batches() -> None:
     assert micro_batches(np.zeros(0, np.int32), 8, rank=0, ranks=2, padded=True, enough_tokens=100) == []
+
+
+def evaluated_at(run: Path) -> list[int]:
+    rows = (json.loads(line) for line in (run / "trainer_log.jsonl").read_text().splitlines())
+    return [row["current_steps"] for row in rows if "eval_loss" in row]
+
+
+def test_what_training_begins_with_is_evaluated_where_that_is_asked_for(train: Train) -> None:
+    options = {"max_steps": 4, "val_size": 4, "eval_steps": 2, "save_steps": 2, "learning_rate": 0.05}
+    run = train("run", eval_on_start=True, **options)
+    assert evaluated_at(run) == [0, 2, 4]
+    assert results(train("without", **options)) | TIMES == results(run) | TIMES
+    first = json.loads((run / "trainer_log.jsonl").read_text().splitlines()[0])["eval_loss"]
+    assert first > results(run)["eval_loss"] and not (run / "checkpoint-0").exists()
+    assert evaluated_at(train("run", **options | {"max_steps": 6, "eval_on_start": True})) == [0, 2, 4, 6]
+
+
+TIMES = {"eval_runtime": 0, "eval_samples_per_second": 0, "eval_steps_per_second": 0}
+
+
+def test_the_first_evaluations_are_left_out(train: Train) -> None:
+    options = {"val_size": 4, "max_steps": 6}
+    assert evaluated_at(train("steps", eval_steps=1, eval_delay=4, **options)) == [4, 5, 6]
+    assert evaluated_at(train("epochs", eval_strategy="epoch", eval_delay=2, **options)) == [6]
+
+
+def test_rows_that_fill_no_micro_batch_are_left_out_of_an_epoch(train: Train) -> None:
+    options = {"num_train_epochs": 1, "gradient_accumulation_steps": 1}
+    runs = [train(f"drop{drop}", dataloader_drop_last=drop, **options) for drop in (False, True)]
+    assert [len((run / "trainer_log.jsonl").read_text().splitlines()) for run in runs] == [6, 5]
+    with pytest.raises(OptionError, match="21 rows do not fill a micro-batch of 32"):
+        train("none", dataloader_drop_last=True, per_device_train_batch_size=32)

@@ -1,6 +1,8 @@
 """Options that change the model of a run: what they change in training, and where the run's folder keeps it."""
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tunesmith.config.load import load
 from tunesmith.export.command import export_command
 from tunesmith.generate.load import load_engine
 from tunesmith.generate.source import settle
+from tunesmith.log import ModelError
 from tunesmith.models.where import find, find_adapters
 
 Train = Callable[..., Path]
@@ -54,3 +57,24 @@ def test_stretched_positions_stay_with_the_model(
     assert config.rope_parameters["factor"] == 3.0 and config.max_position_embeddings == 1536
     theirs = AutoModelForCausalLM.from_pretrained(merged)
     torch.testing.assert_close(theirs(input_ids=ids).logits, said, atol=1e-4, rtol=1e-3)
+
+
+def test_a_model_that_begins_at_random_needs_no_weights(
+    train: Train, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = tmp_path / "shape"
+    shutil.copytree(tiny_model, shape, ignore=shutil.ignore_patterns("*.safetensors"))
+    options = {
+        "model_name_or_path": shape, "train_from_scratch": True, "finetuning_type": "full", "stage": "pt", "max_steps": 4,
+        "save_steps": 2, "lr_scheduler_type": "constant", "template": None,
+    }  # fmt: skip
+    options = {name: value for name, value in options.items() if value is not None}
+    whole = train("whole", **options)
+    assert "weights of" in capsys.readouterr().err
+    assert first_loss(whole) == pytest.approx(math.log(600), abs=0.2)
+    assert first_loss(train("seeded", **options | {"max_steps": 1, "seed": 7})) != first_loss(whole)
+    train("parted", **options | {"max_steps": 2})
+    parted = load_file(train("parted", **options) / "model.safetensors")
+    assert all(torch.equal(tensor, parted[name]) for name, tensor in load_file(whole / "model.safetensors").items())
+    with pytest.raises(ModelError, match="no weights"):
+        train("read", **options | {"train_from_scratch": False})

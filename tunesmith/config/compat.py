@@ -89,6 +89,7 @@ SWITCHES: dict[str, Switch] = {
     "use_asft_loss": Switch("loss", "asft"),
     "save_safetensors": Switch("save_format", "huggingface", "pytorch"),
     "compute_accuracy": Switch("metrics", ["loss", "ppl", "accuracy"]),
+    "use_swanlab": Switch("report_to", ["swanlab"]),
 }
 
 BESIDE_SWITCHES: dict[tuple[str, str], str] = {

@@ -18,6 +18,10 @@ _QUANTIZED = "it has an effect on quantized models only, which are not built yet
 _RL = "it belongs to a stage that is not built yet"
 _RAY = "it configures Ray, which is not built yet"
 _MEGATRON = "it configures Megatron, which is not built yet"
+_OFT = "it belongs to `finetuning_type: oft`, which is not built yet; `lora` is nearest"
+_SHARED = (
+    "each device holds the whole model; without it the same is learned, where `tunesmith estimate` says that it fits"
+)
 _V1 = "it belongs to LLaMA-Factory's v1 form, whose keys are nested"
 _SWANLAB = "set it in SwanLab's own environment variables"
 _TRACKIO = "set it in Trackio's own environment variables"
@@ -25,6 +29,9 @@ _TRACKIO = "set it in Trackio's own environment variables"
 INERT: dict[str, str] = {
     "galore_layerwise": _SAME_GRADIENTS,
     "apollo_layerwise": _SAME_GRADIENTS,
+    "upcast_layernorm": "norms compute in fp32, and trained ones are held in it but with pure_bf16; frozen ones get no more exact",
+    "upcast_lmhead_output": "logits are always made fp32 before the loss",
+    "ignore_data_skip": "going on takes no time for rows that were trained, and always begins behind them",
     "low_cpu_mem_usage": _ALWAYS_LOADED_ONCE,
     "ddp_find_unused_parameters": "every trained weight takes part in each step",
     "ddp_bucket_cap_mb": _NO_PROCESS_TRICKS,
@@ -211,9 +218,6 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "shift_attn": _OFF,
     "mixture_of_depths": _OFF,
     "moe_aux_loss_coef": _OFF,
-    "upcast_layernorm": _OFF,
-    "upcast_lmhead_output": _OFF,
-    "train_from_scratch": _OFF,
     "adapter_folder": _OFF,
     "module_dropout": (*_OFF, 0.0),
     "oft_block_size": (*_OFF, 32),
@@ -223,14 +227,8 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
     "use_ray": _OFF,
     "eaft_kl_coef": (*_OFF, 0.0),
     "use_hyper_parallel": _OFF,
-    "use_swanlab": _OFF,
     "efficient_eos": _OFF,
-    "tf32": _OFF,
     "torchdynamo": _OFF,
-    "eval_delay": (*_OFF, 0),
-    "eval_on_start": _OFF,
-    "ignore_data_skip": _OFF,
-    "dataloader_drop_last": _OFF,
     "train_sampling_strategy": (*_OFF, "random"),
     "fsdp": (*_OFF, []),
     "fsdp_config": _OFF,
@@ -255,11 +253,28 @@ UNBUILT: dict[str, tuple[Any, ...]] = {
 """Names that would change training and do not exist yet -> the values with which they would not."""
 
 INSTEAD: dict[str, str] = {
-    "use_swanlab": "write `report_to: swanlab`",
+    "shift_attn": "each token sees its whole row, which needs no trick to learn more; `rope_scaling` is for longer rows",
+    "mixture_of_depths": "it makes another architecture of a model, which nothing else here could read",
+    "moe_aux_loss_coef": "the loss has no term for routers, so the coefficient would multiply nothing",
+    "adapter_folder": "write each adapter's own folder into `adapter_name_or_path`",
+    "module_dropout": _OFT,
+    "oft_block_size": _OFT,
+    "oft_target": _OFT,
+    "use_ray": f"{_RAY}; nproc_per_node says how many processes train here",
+    "eaft_kl_coef": "`loss: eaft` weighs tokens by `eaft_alpha` alone",
+    "use_hyper_parallel": _SHARED,
+    "efficient_eos": "the template says where end tokens stand, and they are trained with each answer",
+    "torchdynamo": "write `torch_compile`",
+    "fsdp": _SHARED,
+    "fsdp_config": _SHARED,
+    "fsdp_min_num_params": _SHARED,
+    "fsdp_transformer_layer_cls_to_wrap": _SHARED,
+    "deepspeed": _SHARED,
+    "push_to_hub": _HUB,
+    "freeze_original_embeddings": "LoRA beside new tokens trains their rows alone and needs no such option; `full` trains all",
     "max_length": "write `max_new_tokens`, which counts the answer alone",
     "generation_max_length": "write `max_new_tokens`, which counts the answer alone",
     "generation_config": "each option of generation has a name of its own, such as `temperature`",
-    "eval_on_start": "`do_train: false` with `do_eval: true` evaluates the model as it is",
     "ray_num_workers": f"{_RAY}; nproc_per_node says how many processes train here",
     "tensor_model_parallel_size": _MEGATRON,
     "pipeline_model_parallel_size": _MEGATRON,

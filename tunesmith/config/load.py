@@ -258,12 +258,14 @@ def _layer(options: Iterable[Written], problems: Problems, command: str) -> dict
 
 
 def _beside_switch(one: Value, other: Value) -> Value | None:
-    """`use_galore: true` beside `optim: adamw_torch`: elsewhere both are written, and mean one optimizer here; and
-    `fp8: true` beside `bf16: true`."""
+    """`use_galore: true` beside `optim: adamw_torch`: elsewhere both are written, and mean one optimizer here; so are
+    `fp8: true` beside `bf16: true`, and `use_swanlab: true` beside other trackers or none."""
     for switch, named in ((one, other), (other, one)):
         is_switch = switch.written.name in compat.SWITCHES and named.written.name not in compat.SWITCHES
         if is_switch and isinstance(named.value, str) and (switch.value, named.value) in compat.BESIDE_SWITCHES:
             return Value(compat.BESIDE_SWITCHES[switch.value, named.value], switch.written)
+        if switch.written.name == "use_swanlab" and named.written.name == "report_to":
+            return Value([*(name for name in named.value if name not in ("none", "swanlab")), "swanlab"], named.written)
         names = (switch.written.name, named.written.name)
         if names in compat.BOTH_SWITCHES and (switch.value, named.value) == names:
             return switch

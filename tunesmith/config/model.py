@@ -64,6 +64,10 @@ class ModelConfig(Section):
     """Compile norms, gated activations and the loss into one pass each. `auto`: when the run is long enough to earn back
     the time that takes, by an estimate from its tokens that is printed. Needs a C++ compiler on a CPU."""
 
+    tf32: bool = False
+    """Let a GPU multiply fp32 numbers in TensorFloat-32: several times as fast, with 10 bits of each number in place of 23.
+    Matters where products are made of fp32 numbers, as with `compute_type: fp32`. Needs compute capability 8.0."""
+
     disable_speedups: list[
         Literal[
             "no_padding",
@@ -85,6 +89,10 @@ class ModelConfig(Section):
     `lighter_layers`: norms and gated activations keep less for the way back; `kept_memory`: on a CPU,
     memory that is freed stays with the process for what comes next; `loading_ahead`: a thread builds the next step's
     batches. They change a result by rounding alone."""
+
+    train_from_scratch: bool = False
+    """Begin with random weights of the model's shape, drawn by `seed`, in place of its own, as for pre-training: of its folder
+    `config.json` and the tokenizer are read. Needs `finetuning_type: full`."""
 
     rope_scaling: Literal["linear", "dynamic", "yarn", "llama3"] | None = None
     """Stretch the model's rotary positions where `cutoff_len` exceeds them, by the factor that is needed, rounded up to a

@@ -111,6 +111,12 @@ class TrainConfig(Section):
     eval_strategy: Literal["steps", "epoch", "no"] | None = None
     """When to evaluate. Default: every `eval_steps` when that is written, else at the end."""
 
+    eval_on_start: bool = False
+    """Evaluate before the first step too: what training begins with. Needs evaluation data."""
+
+    eval_delay: NonNegativeFloat = 0.0
+    """Leave out the evaluations of so many first steps, or with `eval_strategy: epoch` of so many epochs."""
+
     metrics: list[Literal["loss", "ppl", "accuracy", "exact_match", "f1", "rouge", "bleu"]] = ["loss", "ppl"]
     """What evaluation reports, besides the loss. `ppl`: the perplexity. `accuracy`: the share of trained tokens that are the
     likeliest. `exact_match`, `f1`, `rouge` and `bleu` need the evaluation rows answered, which is done at each evaluation
@@ -154,6 +160,10 @@ class TrainConfig(Section):
 
     dataloader_num_workers: Count = 0
     """Steps whose batches a thread builds ahead of the one that is computed; 0 means one, too. Changes no result."""
+
+    dataloader_drop_last: bool = False
+    """Leave out of each epoch the last rows of its order that do not fill a micro-batch on every device. Other rows each
+    time, as each epoch has an order of its own; nothing is gained by it here, where a short step counts as what it is."""
 
     fit: Literal["off", "auto"] = "off"
     """`auto`: where a step would not fit into the free memory, as `tunesmith estimate` reckons, take smaller micro-batches with

@@ -10,6 +10,7 @@ import numpy as np
 from tunesmith.data.collate import join, pad
 from tunesmith.data.division import FILLER, Division
 from tunesmith.data.sample import IGNORED, Batch, Layout, Sample, Samples
+from tunesmith.log import OptionError
 
 PADDED = Layout()
 
@@ -59,6 +60,11 @@ class PreparedFeed:
         self.samples, self.division = samples, division
         # Counted once: it may take a look at every row, and progress is told in epochs after every step.
         self._per_epoch = division.per_epoch(samples.lengths) if len(samples) else 0
+        if len(samples) and not self._per_epoch:
+            at_once = division.batch_size * division.ranks
+            raise OptionError(
+                f"dataloader_drop_last: leaves nothing: {len(samples)} rows do not fill a micro-batch of {at_once}"
+            )
 
     @property
     def per_epoch(self) -> int | None:

@@ -56,6 +56,8 @@ class Division:
     merged: bool = False
     """A micro-batch holds as many rows as have room where `batch_size` padded ones as long as the window's longest would
     lie, or FEWEST_TOKENS; nothing is padded."""
+    whole: bool = False
+    """The last rows of an epoch's order that fill no micro-batch on every rank are left out; not with `token_budget`."""
 
     @property
     def window_rows(self) -> int:
@@ -66,7 +68,11 @@ class Division:
         """Windows of an epoch over rows of `lengths` tokens; the last may be short."""
         if self.way == "token_budget":
             return max(1, int(lengths.sum(dtype=np.int64)) // (self.window_rows * self.row_tokens))
-        return windows_per_epoch(len(lengths), self.window_rows)
+        return windows_per_epoch(self.used(len(lengths)), self.window_rows)
+
+    def used(self, rows: int) -> int:
+        """How many of so many rows an epoch trains."""
+        return rows // (self.batch_size * self.ranks) * (self.batch_size * self.ranks) if self.whole else rows
 
     def epoch(self, lengths: np.ndarray, number: int, start: int = 0) -> Iterator[np.ndarray]:
         """The rows of each window of epoch `number`, from window `start` on."""
@@ -74,6 +80,7 @@ class Division:
         if self.way == "token_budget":
             ends = _equal_tokens(order, lengths, self.per_epoch(lengths))
         else:
+            order = order[: self.used(len(order))]
             if self.way == "length_grouped":
                 order = self._grouped(order, lengths, number)
             ends = np.arange(0, len(order), self.window_rows)[1:]

@@ -11,7 +11,7 @@ NEUTRAL = frozenset(
     {
         "profile", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "resume_anyway", "num_train_epochs",
         "max_steps", "do_train", "do_eval", "do_predict", "per_device_eval_batch_size", "eval_dataset", "eval_steps",
-        "eval_strategy", "eval_on_each_dataset", "metrics", "predict_with_generate", "logging_steps",
+        "eval_strategy", "eval_on_start", "eval_delay", "eval_on_each_dataset", "metrics", "predict_with_generate", "logging_steps",
         "logging_first_step", "logging_dir", "save_steps", "save_strategy", "save_total_limit", "save_only_model",
         "save_format", "save_best_model", "metric_for_best_model", "greater_is_better", "early_stopping_steps", "report_to", "run_name",
         "plot_loss", "include_num_input_tokens_seen", "disable_tqdm", "debug", "lang", "ddp_timeout", "local_rank",

@@ -17,7 +17,7 @@ from tunesmith.look.plan import due_in, processes_of, totals_of
 from tunesmith.look.rows import Rows, titled
 from tunesmith.models import skeleton
 from tunesmith.models.load import attention_for
-from tunesmith.models.precision import resolve_compute_type
+from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.optim import build, schedules
 from tunesmith.train.best import best_of
 from tunesmith.train.inputs import Inputs, read_inputs
@@ -32,6 +32,8 @@ def plan(loaded: Loaded) -> int:
     cfg = loaded.config
     device = _device(cfg.model.device)
     precision = resolve_compute_type(cfg.model.compute_type, device)
+    if cfg.model.tf32:
+        allow_tf32(device)
     inputs = read_inputs(loaded, keep=False)
     attention = attention_for(inputs.source, cfg.model, dtype=precision.autocast or precision.weights, device=device)
     if cfg.train.do_train:
@@ -85,6 +87,8 @@ def _course(loaded: Loaded, inputs: Inputs) -> Iterator[str]:
     sets = list(inputs.prepared.evals)
     if sets:
         how_often = f"every {_steps(due.evaluating)}" if due.evaluating else "at the end"
+        how_often += f", from step {due.delay:,} on" if due.evaluating and due.delay > due.evaluating else ""
+        how_often += ", and before the first step" if due.on_start else ""
         yield f"evaluates     {how_often}: {', '.join(cfg.train.metrics)}"
     best = best_of(cfg.train, sets)
     if best is not None:

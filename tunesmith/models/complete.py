@@ -53,16 +53,16 @@ class Weights:
     """Tensors that are stored as no floating-point numbers, and as what."""
 
 
-def check(source: Source) -> Weights:
-    """Look at config, weights and tokenizer files.  Raises ModelError naming the first file that is missing, truncated
-    or not what its name says."""
+def check(source: Source, *, scratch: bool = False) -> Weights:
+    """Look at config, weights (which nobody reads if `scratch`) and tokenizer files.  Raises ModelError naming the first file
+    that is missing, truncated or not what its name says."""
     folder = source.folder
     _not_an_adapter(folder)
     config = read_config(folder)
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method", "unknown") if isinstance(quantized, dict) else "unknown"
         raise ModelError(f"{folder}: its weights are quantized ({method}); training on such a base is not built yet")
-    weights = _weights(folder)
+    weights = Weights((), None, pickled=False) if scratch else _weights(folder)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
         code = [*folder.glob("tokenization*.py"), *folder.glob("*.tiktoken")]
         if not code:

@@ -14,7 +14,7 @@ from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
 from tunesmith.models.recompute import ASKED, Way, recompute
 from tunesmith.models.tokenizer import check_vocabulary, load_tokenizer
-from tunesmith.models.weights import check_finite, check_stored, read_weights
+from tunesmith.models.weights import check_finite, check_stored, random_weights, read_weights
 from tunesmith.models.where import Source, find, find_adapters
 
 __all__ = [
@@ -44,19 +44,48 @@ def load_model(
     trainable: bool,
     attention: str,
     longest: int | None = None,
+    scratch: bool = False,
 ) -> PreTrainedModel:
     """The base model on `device`, its weights in `dtype`, every tensor loaded and finite.
 
     `trainable`: in training mode, with no key-value cache and with gradient checkpointing when asked for (what `auto` means
     is found later); otherwise in evaluation mode.  `attention` is what `attention_for` said.  `model.config.dtype` remembers the type on disk, in which
     a fully tuned model is saved.  `longest`: tokens of the longest rows, to which `rope_scaling` stretches positions (None: they
-    stay as they are on disk).  Raises ModelError for anything missing, unexpected, misshapen or not finite.
+    stay as they are on disk).  `scratch`: weights are drawn from torch's generator, which the caller seeds, not read.  Raises ModelError for anything missing, unexpected, misshapen or not finite.
     """
+    config = _config(source, cfg, longest, trainable)
+    trusted = bool(architecture.code_that_runs(source, cfg))
+    if scratch:
+        model, stored = random_weights(config, dtype=dtype, device=device, attention=attention, trusted=trusted), None
+        log.note("train_from_scratch", f"{model.num_parameters():,} weights of {source.folder} begin at random")
+    else:
+        model, stored = _read(source, cfg, config, dtype=dtype, device=device, attention=attention, trusted=trusted)
+    model.name_or_path = model.config.name_or_path = source.name
+    model.config.dtype = stored or config.dtype or dtype
+    quantized.settle(model, cfg, dtype)
+    if cfg.rope_scaling == "dynamic":
+        positions.forget_lengths(model)
+    if cfg.dropout_rate is not None and trainable:
+        dropout.set_all(model, cfg.dropout_rate)
+    if trainable:
+        prepare_for_training(model, recomputed=ASKED.get(cfg.gradient_checkpointing))
+    return model
+
+
+def _read(
+    source: Source,
+    cfg: ModelConfig,
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    trusted: bool,
+) -> tuple[PreTrainedModel, str | None]:
+    """The model with the weights that lie in its folder, and the type in which most of them do."""
     files = complete.check(source)
     if files.pickled:
         log.note(str(source.folder), "its weights are pickled .bin files; they are read without running what they hold")
-    config = _config(source, cfg, longest, trainable)
-    trusted = bool(architecture.code_that_runs(source, cfg))
     try:
         model = read_weights(
             source,
@@ -78,16 +107,7 @@ def load_model(
         ) from problem
     check_stored(model, files.odd, str(source.folder))
     check_finite(model.named_parameters(), f"{source.folder} read as {str(dtype).removeprefix('torch.')}")
-    model.name_or_path = model.config.name_or_path = source.name
-    model.config.dtype = files.dtype or config.dtype or dtype
-    quantized.settle(model, cfg, dtype)
-    if cfg.rope_scaling == "dynamic":
-        positions.forget_lengths(model)
-    if cfg.dropout_rate is not None and trainable:
-        dropout.set_all(model, cfg.dropout_rate)
-    if trainable:
-        prepare_for_training(model, recomputed=ASKED.get(cfg.gradient_checkpointing))
-    return model
+    return model, files.dtype
 
 
 def _config(source: Source, cfg: ModelConfig, longest: int | None, trainable: bool) -> PreTrainedConfig:

@@ -67,6 +67,16 @@ def resolve_compute_type(name: str, device: torch.device) -> Precision:
     return BY_NAME[name]
 
 
+def allow_tf32(device: torch.device) -> None:
+    """Let products of fp32 numbers be made in TensorFloat-32.  Raises OptionError for a GPU that has none."""
+    if device.type != "cuda":
+        log.warn("tf32", f"has no effect: this {device.type} multiplies fp32 numbers as they are")
+    elif torch.cuda.get_device_capability(device) < (8, 0):
+        raise OptionError("tf32: needs a GPU of compute capability 8.0 or more")
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = True
+
+
 def settle(model: PreTrainedModel, precision: Precision) -> None:
     """Hold trained weights in `precision.trained` and frozen ones in `precision.weights`, but for those that the
     architecture always keeps in fp32."""

@@ -56,6 +56,21 @@ def read_weights(
     return model
 
 
+def random_weights(
+    config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device, attention: str, trusted: bool
+) -> PreTrainedModel:
+    """A model of this shape whose weights are drawn as its architecture begins, on a CPU wherever it goes, so that a seed
+    says which.  Raises ModelError for a config that makes no model."""
+    with quiet():
+        try:
+            made: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, attn_implementation=attention, trust_remote_code=trusted
+            )
+        except Exception as failure:
+            raise ModelError(f"{config.name_or_path}: the model cannot be made: {reason(failure)}") from failure
+    return made.to(device)
+
+
 def check_stored(model: PreTrainedModel, odd: Mapping[str, str], where: str) -> None:
     """Raise ModelError when a weight of the model is stored in `odd`, tensor -> type: as no floating-point numbers."""
     weights = dict(model.named_parameters())

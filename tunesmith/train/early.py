@@ -21,7 +21,7 @@ def check(loaded: Loaded) -> None:
     if {"bleu", "rouge"} & {*cfg.train.metrics}:
         scores.require("metrics")
     quantizers.require(cfg.model)
-    check_files(find(cfg.model))
+    check_files(find(cfg.model), scratch=cfg.model.train_from_scratch)
     find_adapters(cfg.model)
     folders = [file.parent for file in loaded.files]
     with log.muted():

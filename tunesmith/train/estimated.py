@@ -321,5 +321,5 @@ def _micro_batches(case: Case) -> float:
 def _evaluations(due: Timetable, has_rows: bool) -> int:
     if not has_rows:
         return 0
-    within = due.total // due.evaluating if due.evaluating else 0
-    return within + (not within or due.total % due.evaluating != 0)
+    within = sum(due.evaluates_at(step) for step in range(1, due.total + 1))
+    return within + (not due.evaluates_at(due.total)) + due.on_start

@@ -67,6 +67,16 @@ class Hooks:
                 self._save_if_due(None)
         return bool(self.stopped)
 
+    def start(self) -> bool:
+        """Evaluate what the run begins with, where that is asked for; True when it is stopped meanwhile."""
+        if self.timetable.on_start and self.position.step == 0:
+            try:
+                self.between.evaluate()
+            except Interrupted as interrupted:
+                self.stopped = interrupted.signum
+            self._clock = time.perf_counter()
+        return bool(self.stopped)
+
     def _evaluate(self, stop: int | None) -> int | None:
         """Evaluate if that is due and nobody has been asked to stop; returns the signal that has come by then."""
         if not self.position.is_unevaluated or stop:

@@ -34,6 +34,7 @@ WITHIN = {ragged.NAME: "attention within each row", flex.NAME: "FlexAttention wi
 
 def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool) -> PreTrainedModel:
     """The base model on this process's device, in the precision its weights need."""
+    runtime.seed("scratch", cfg.train.seed, every_rank_its_own=False)
     return load_model(
         source,
         cfg.model,
@@ -42,6 +43,7 @@ def base_model(cfg: Config, source: Source, runtime: Runtime, *, trainable: bool
         trainable=trainable,
         attention=attention(cfg, source, runtime),
         longest=cfg.data.cutoff_len,
+        scratch=cfg.model.train_from_scratch,
     )
 
 

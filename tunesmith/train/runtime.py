@@ -23,7 +23,7 @@ from tunesmith.data.sample import Batch
 from tunesmith.jobs import watch
 from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError
-from tunesmith.models.precision import resolve_compute_type
+from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.train.stop import as_part, of_sum
 
 MALLOC = {-3: 5 << 24, -1: (1 << 31) - 1, -2: 1 << 26}
@@ -78,6 +78,8 @@ class Runtime:
         self.world_size = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.precision = precision = resolve_compute_type(model.compute_type, self.device)
+        if model.tf32:
+            allow_tf32(self.device)
         self.scales = precision.scaler
         """True when fp16's gradient scaler is on: it skips steps with non-finite gradients by itself."""
         self._autocast_dtype = precision.autocast

@@ -113,7 +113,7 @@ class Session:
         train, position = self.cfg.train, self.position
         self._stops = stops
         hooks = Hooks(self.due, position, self, loss_limit=train.loss_limit, best=self.best)
-        if hooks.catch_up():
+        if hooks.start() or hooks.catch_up():
             return hooks
         left = 0 if self.is_given_up else self.due.total - position.step
         windows = itertools.islice(self._built(), left)
@@ -191,9 +191,9 @@ class Session:
         with averaged.meant(self.optimizer):
             losses = evaluate_all(self.asked, self.inputs, self.runtime, self.cfg, asked)
             results = losses | self.answering.results(asked)
-        if isinstance(self.schedule, schedules.FollowsLoss):
-            self.schedule.follow(mean_loss(losses))
         here = self.position
+        if here.step and isinstance(self.schedule, schedules.FollowsLoss):
+            self.schedule.follow(mean_loss(losses))
         found = {name: value for name, value in results.items() if not name.endswith(("_runtime", "_per_second"))}
         self.record.log(here.step, found | {"epoch": self.epoch, "num_input_tokens_seen": here.tokens}, here.seconds)
         return results

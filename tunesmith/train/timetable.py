@@ -38,6 +38,7 @@ def division(cfg: Config, ranks: int, *, padded: bool = True) -> Division:
         row_tokens=cfg.data.cutoff_len,
         padded=padded,
         merged=not padded and "merged_batches" not in cfg.model.disable_speedups,
+        whole=train.dataloader_drop_last,
     )
 
 
@@ -63,6 +64,10 @@ class Timetable:
     first: bool
     last: bool = False
     """Whether the last step is evaluated before it is saved, as its checkpoint may be the best."""
+    delay: int = 0
+    """Steps before which nothing is evaluated."""
+    on_start: bool = False
+    """Whether is evaluated what training begins with."""
 
     def logs_at(self, step: int) -> bool:
         return step % self.logging == 0 or step == self.total or (self.first and step == 1)
@@ -71,7 +76,8 @@ class Timetable:
         return self.saving > 0 and (step % self.saving == 0 or step == self.total)
 
     def evaluates_at(self, step: int) -> bool:
-        return (self.evaluating > 0 and step % self.evaluating == 0) or (self.last and step == self.total)
+        due = self.evaluating > 0 and step % self.evaluating == 0 and step >= self.delay
+        return due or (self.last and step == self.total)
 
 
 def timetable(cfg: TrainConfig, per_epoch: int | None, has_eval_rows: bool) -> Timetable:
@@ -93,6 +99,8 @@ def timetable(cfg: TrainConfig, per_epoch: int | None, has_eval_rows: bool) -> T
         evaluating=_steps(evaluates[strategy], total) if has_eval_rows else 0,
         first=cfg.logging_first_step,
         last=by_best and has_eval_rows,
+        delay=math.ceil(cfg.eval_delay * ((per_epoch or 0) if strategy == "epoch" else 1)),
+        on_start=cfg.eval_on_start and has_eval_rows,
     )
 
 

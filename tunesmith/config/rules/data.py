@@ -54,7 +54,7 @@ def evaluation_without_data(asked: Asked) -> Iterator[Finding]:
     """Evaluation needs rows."""
     if asked.command != "train" or asked.config.data.val_size or asked.config.data.eval_dataset:
         return
-    for name in ("eval_steps", "eval_strategy", "do_eval"):
+    for name in ("eval_steps", "eval_strategy", "eval_on_start", "eval_delay", "do_eval"):
         if asked.wrote(name) and asked.flat[name] != "no":
             text = "has no effect without evaluation data: set val_size or eval_dataset"
             yield Finding("warning", (name, "eval_dataset"), text)

@@ -56,6 +56,27 @@ def eval_steps_without_strategy(asked: Asked) -> Iterator[Finding]:
         yield Finding("warning", ("eval_steps", "eval_strategy"), f"has no effect with eval_strategy {strategy}")
 
 
+def delay_of_nothing(asked: Asked) -> Iterator[Finding]:
+    """Only evaluations within a run can be left out; the one at its end is always made."""
+    train, data = asked.config.train, asked.config.data
+    within = train.eval_steps is not None or train.eval_strategy in ("steps", "epoch") or train.save_best_model
+    if asked.wrote("eval_delay") and (data.val_size or data.eval_dataset) and not within:
+        yield Finding("warning", ("eval_delay", "eval_steps"), "has no effect without eval_steps or eval_strategy")
+
+
+def last_rows_of_no_batch(asked: Asked) -> Iterator[Finding]:
+    """Where steps are filled by other means there are no last rows."""
+    data = asked.config.data
+    if not asked.wrote("dataloader_drop_last"):
+        return
+    if data.streaming:
+        text = "has no effect with streaming, whose steps are always full"
+        yield Finding("warning", ("dataloader_drop_last", "streaming"), text)
+    elif data.batching == "token_budget":
+        text = "has no effect with batching token_budget, whose steps are of about equally many tokens"
+        yield Finding("warning", ("dataloader_drop_last", "batching"), text)
+
+
 def best_without_evaluation(asked: Asked) -> Iterator[Finding]:
     """Which checkpoint is the best, only evaluation can tell."""
     train, data = asked.config.train, asked.config.data

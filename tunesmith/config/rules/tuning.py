@@ -30,6 +30,21 @@ def other_methods_options(asked: Asked) -> Iterator[Finding]:
         yield Finding("note", ("adapter_name_or_path", "finetuning_type"), text)
 
 
+def random_start(asked: Asked) -> Iterator[Finding]:
+    """Weights that begin at random are trained and saved whole, or nothing could be made of what was learned beside them."""
+    cfg = asked.config
+    if not cfg.model.train_from_scratch:
+        return
+    if asked.command != "train":
+        yield Finding("warning", ("train_from_scratch",), f"has no effect in `{asked.command}`, which reads weights")
+    elif cfg.tuning.finetuning_type != "full":
+        text = "random weights are trained and saved whole; write finetuning_type: full"
+        yield Finding("error", ("train_from_scratch", "finetuning_type"), text)
+    elif cfg.model.adapter_name_or_path:
+        text = "adapters belong to weights, which are not read; leave adapter_name_or_path out"
+        yield Finding("error", ("train_from_scratch", "adapter_name_or_path"), text)
+
+
 def rates_of_lora(asked: Asked) -> Iterator[Finding]:
     """Another rate than the one that was meant is worse than none."""
     method = asked.config.tuning.finetuning_type
