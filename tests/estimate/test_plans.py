@@ -112,6 +112,25 @@ def test_shipped_prices_are_dated_and_sourced() -> None:
     assert all(price.date in str(price) and price.source in str(price) for price in found)
 
 
+def test_prices_in_the_currency_that_is_asked_for_come_first_and_none_is_converted() -> None:
+    dollars, yuan = (money.prices("a100-40", currency) for currency in ("USD", "CNY"))
+    assert dollars[0].currency == "USD" and yuan[0].currency == "CNY"
+    assert {str(price) for price in dollars} == {str(price) for price in yuan}
+    assert yuan[0].of(Range(3600, 3600, 3600), devices=1).likely == pytest.approx(172.873412), (
+        "eight are paid for together"
+    )
+    ways = [price.way for price in money.prices("4090")]
+    assert ways == sorted(ways) and set(ways) == {"on demand", "spot"}, "what may be taken away comes last"
+
+
+def test_there_are_prices_in_dollars_and_yuan_on_demand_and_spot() -> None:
+    found = [price for name in devices.known() for price in money.prices(name)]
+    assert {("USD", "on demand"), ("USD", "spot"), ("CNY", "on demand")} <= {
+        (each.currency, each.way) for each in found
+    }
+    assert all(date.fromisoformat(each.date) for each in found)
+
+
 def test_every_price_is_of_a_device_in_the_table() -> None:
     names = [instance["device"] for instance in tomllib.loads(money.SHIPPED.read_text(encoding="utf-8"))["instance"]]
     assert set(names) <= set(devices.known())
@@ -136,13 +155,14 @@ def test_prices_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     entry = '[[instance]]\nname = "shop"\ndevice = "4090"\ndevices = 2\ncurrency = "CNY"\ndate = "2026-11-01"\nsource = "own"\n'
     file.write_text(entry + "on_demand = 4.0\nspot = 3.0\n", encoding="utf-8")
     found = money.prices("4090")
-    assert [(price.each, price.way) for price in found[:2]] == [(1.5, "spot"), (2.0, "on demand")], (
+    assert [(price.each, price.way) for price in found[:2]] == [(2.0, "on demand"), (1.5, "spot")], (
         "before the package's"
     )
-    assert str(found[0]) == "shop, spot, of 2026-11-01 (own): CNY 1.50 a device and hour"
+    assert str(found[1]) == "shop, spot, of 2026-11-01 (own): CNY 1.50 a device and hour"
     assert len(found) > 2
     file.write_text(entry.replace("shop", found[2].name) + "on_demand = 4.0\n", encoding="utf-8")
-    assert [price.each for price in money.prices("4090")] == [2.0], "the same name replaces"
+    replaced = [price.each for price in money.prices("4090") if price.name == found[2].name]
+    assert replaced == [2.0], "the same name replaces"
     for text, words in ((entry, "neither on_demand nor spot"), ("x = 1", "no \\[\\[instance"), ("[", "as TOML")):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(OptionError, match=words):

@@ -52,6 +52,28 @@ def test_as_json_with_a_price(words: list[str], capsys: pytest.CaptureFixture[st
     assert power["likely"] == pytest.approx(seconds["likely"] / 3600, rel=0.9)
 
 
+def test_electricity_is_watts_times_hours_times_its_price(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(told(capsys, *words, "--json", "--devices", "4090,a100-80", "price_per_kwh=0.6", "currency=CNY"))
+    for each, watts in zip(found, (450, 400), strict=True):
+        hours = each["seconds"]["total"]["likely"] / 3600
+        (power,) = each["money"]
+        assert power["currency"] == "CNY" and power["likely"] == pytest.approx(watts / 1000 * hours * 0.6)
+        assert power["price"].startswith(f"electricity, {watts} W at CNY 0.6 a kWh")
+
+
+def test_a_run_at_home_is_told_that_watts_are_not_known(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "money         no price is known for it: give watts=..." in told(capsys, *words, "price_per_kwh=0.6")
+    assert "at electricity, 90 W at USD 0.6 a kWh" in told(capsys, *words, "price_per_kwh=0.6", "watts=90")
+
+
+def test_prices_of_the_table_are_told_in_the_currency_that_is_asked_for(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = told(capsys, *words, "--devices", "a100-40", "currency=CNY").splitlines()
+    first = next(line for line in lines if line.startswith("money"))
+    assert first.startswith("money         CNY ") and "on demand, of 2026-08-26 (second-hand: aws-gpu)" in first
+
+
 def test_starts_that_rows_share_take_less_and_are_counted_all_the_same(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,7 +179,8 @@ class TrainConfig(Section):
     """Watts that one device takes, for `price_per_kwh`. Default: what the table of devices says."""
 
     currency: Literal["USD", "CNY", "EUR"] = "USD"
-    """Currency of `price` and `price_per_kwh`. Nothing is converted."""
+    """Currency of `price` and `price_per_kwh`; where neither is given, of the prices of the table that are told first. Nothing
+    is converted."""
 
     loss_limit: NonNegativeFloat | None = None
     """Stop with an error when the loss of a step is above this; a guard for unattended runs."""

@@ -49,9 +49,10 @@ class Price:
         return seconds.times(self.each * rented / 3600)
 
 
-def prices(device: str) -> list[Price]:
-    """What the device can be had for: by a file of one's own first, then by the package's, the cheapest first.  Raises
-    OptionError for a file that is not as it must be."""
+def prices(device: str, currency: str = "USD") -> list[Price]:
+    """What the device can be had for: by a file of one's own first, then by the package's; of each those in `currency` first,
+    what is there on demand before what may be taken away, and the cheapest first.  Raises OptionError for a file that is not
+    as it must be."""
     files = [_read(file) for file in _files()]
     own = {instance["name"] for instances in files[1:] for instance in instances}
     found = {instance["name"]: instance for instances in files for instance in instances}
@@ -71,7 +72,9 @@ def prices(device: str) -> list[Price]:
         for way in ("on_demand", "spot")
         if way in instance and instance["device"] == device
     ]
-    return sorted(made, key=lambda price: (price.name not in own, price.each))
+    return sorted(
+        made, key=lambda one: (one.name not in own, one.currency != currency, one.currency, one.way == "spot", one.each)
+    )
 
 
 def electricity(watts: float, per_kwh: float, currency: str) -> Price:

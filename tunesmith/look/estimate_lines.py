@@ -126,7 +126,10 @@ class Estimate:
             cost = money(price.of(times.total, case.ranks), price.currency)
             yield f"{'' if number else 'money':13} {cost} at {price}"
         if not self.prices:
-            yield "money         no price is known for it: give price=... (of one device and hour) and currency=..."
+            lacking = "price=... (of one device and hour) and currency=..."
+            if case.cfg.train.price_per_kwh is not None:
+                lacking = "watts=..., as what it takes is not known"
+            yield f"money         no price is known for it: give {lacking}"
         todo = work_of(case)
         assert todo is not None, "there are times"
         known = history.runs_known(case.device.name, todo.hidden)

@@ -13,7 +13,7 @@ from tunesmith.estimate.memory import Memory, gib
 from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
 from tunesmith.estimate.work import Range
-from tunesmith.log import say
+from tunesmith.log import say, warn
 from tunesmith.train.costs import price_of
 from tunesmith.train.estimated import Case, case_of, times_of, work_of
 from tunesmith.train.machine import here
@@ -61,6 +61,8 @@ def foretell(session: Session, began: float) -> Foretold:
         ahead = (times.training + times.evaluating + times.saving).times(max(left, 0.0))
         seconds = ahead + Range(spent, spent, spent)
     price = next(iter(price_of(cfg, device)), None)
+    if price is None and cfg.train.price_per_kwh is not None:
+        warn("watts", f"what {device.name} takes is not known, so no electricity is reckoned; write watts")
     resident = device.needs(session.memory) if device.kind == "cpu" else session.memory.total
     found = Foretold(case, session.memory, resident, seconds, price, began, session.position.step)
     if seconds is not None:

@@ -50,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     train.last_rows_of_no_batch,
     train.best_without_evaluation,
     train.best_of_nothing,
+    train.two_prices,
     train.rank_of_the_launcher,
     train.long_timeout,
 )

@@ -104,6 +104,16 @@ def best_of_nothing(asked: Asked) -> Iterator[Finding]:
             yield Finding("warning", (name,), "has no effect without save_best_model or early_stopping_steps")
 
 
+def two_prices(asked: Asked) -> Iterator[Finding]:
+    """Rent and electricity are two ways to pay for an hour."""
+    train = asked.config.train
+    if train.price is not None and train.price_per_kwh is not None:
+        text = "says what an hour costs, and so does price_per_kwh; leave one out"
+        yield Finding("error", ("price", "price_per_kwh"), text)
+    if asked.wrote("watts") and train.price_per_kwh is None:
+        yield Finding("warning", ("watts", "price_per_kwh"), "has no effect without price_per_kwh")
+
+
 def rank_of_the_launcher(asked: Asked) -> Iterator[Finding]:
     """The launcher's environment says which process this is; an option can only agree."""
     written, launched = asked.config.train.local_rank, os.environ.get("LOCAL_RANK")
