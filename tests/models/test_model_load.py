@@ -78,6 +78,14 @@ def test_relative_and_home_folders(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert load.find(ModelConfig(model_name_or_path="~/model")).name == str(folder)
 
 
+def test_a_folder_has_no_revisions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert load.find(ModelConfig(model_name_or_path=str(folder), model_revision="v2")).revision is None
+    assert capsys.readouterr().err == (
+        f"warning: model_revision: has no effect: {folder} is a folder, whose files are taken as they are\n"
+    )
+
+
 def test_a_missing_folder_names_what_is_near(folder: Path) -> None:
     with pytest.raises(ModelError) as refusal:
         load.find(ModelConfig(model_name_or_path=str(folder.parent / "modle")))

@@ -5,11 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tunesmith.estimate import history
+from tunesmith.estimate.memory import Memory
 from tunesmith.train import foretold
+from tunesmith.train.estimated import Case
 
 Train = Callable[..., Path]
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path) -> Path:
+    """A tiny model of an architecture for which there are no formulas."""
+    torch.manual_seed(3)
+    config = GPT2Config(vocab_size=tiny.VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    tiny.tokenizer().save_pretrained(tmp_path / "gpt2")
+    return tmp_path / "gpt2"
 
 
 def test_estimate_and_fact_stand_side_by_side(
@@ -41,3 +56,43 @@ def test_short_runs_and_runs_without_a_cache_tell_nothing_of_later_ones(
     monkeypatch.setattr(foretold, "SHORTEST_SECONDS", 0.0)
     train("other", disable_cache=True)
     assert not (tmp_path / history.NAME).exists()
+
+
+def test_a_run_without_formulas_is_traced_where_it_is_long_or_says_why_not(
+    train: Train, gpt2: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foretold, "SHORTEST_SECONDS", 0.0)
+    monkeypatch.setenv(history.VARIABLE, str(tmp_path / "kept"))
+    options = {"model_name_or_path": gpt2, "lora_target": "c_attn", "max_steps": 1}
+    train("short", **options)
+    told = "estimate: no time for 1 steps: there are no formulas for gpt2, and a run this short is not worth tracing"
+    assert told in capsys.readouterr().out and not (tmp_path / "kept" / history.NAME).exists()
+    monkeypatch.setattr(foretold, "WORTH_TRACING_SECONDS", 0.0)
+    run = train("long", **options)
+    assert "estimate: about " in capsys.readouterr().out
+    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["estimate"]["seconds"]["likely"] > 0
+    assert json.loads((tmp_path / "kept" / history.NAME).read_text(encoding="utf-8"))["share"] > 0
+    monkeypatch.setattr(foretold, "times_of", refuse_to_trace)
+    train("odd", **options)
+    assert (
+        "estimate: no time for 1 steps: a step of gpt2 cannot be traced: RuntimeError: odd" in capsys.readouterr().out
+    )
+
+
+def refuse_to_trace(case: Case, memory: Memory, *, tracing: bool = True) -> None:
+    if tracing:
+        raise RuntimeError("odd")
+
+
+def test_a_finished_run_narrows_the_range_of_later_ones(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foretold, "SHORTEST_SECONDS", 0.0)
+    monkeypatch.setenv(history.VARIABLE, str(tmp_path / "kept"))
+    first = train("first")
+    (line,) = (tmp_path / "kept" / history.NAME).read_text(encoding="utf-8").splitlines()
+    run = json.loads(line)
+    known, unknown = history.shares(run["device"], "cpu", 32), history.UNKNOWN["cpu"]
+    assert known.likely == run["share"] and known.high / known.low < unknown.high / unknown.low / 3
+    said = [json.loads((each / "run.json").read_text())["estimate"]["seconds"] for each in (first, train("second"))]
+    assert said[0] != said[1]

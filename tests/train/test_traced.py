@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig
 
 from tunesmith import catalog, log
 from tunesmith.config.schema import Config
@@ -56,3 +56,17 @@ def test_every_optimizer(name: str, kind: str, tiny_model: Path) -> None:
     assert found.optimizer == pytest.approx(real, rel=0.1 if blocks else 0)
     assert real > 0 or name == "sgd"
     assert found.to_come >= found.optimizer + 4 * found.trained
+
+
+def test_experts_are_traced_in_any_format_and_each_row_counts_once() -> None:
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}  # fmt: skip
+    cfg = Config.model_validate({"tuning": {"finetuning_type": "full"}})
+    found = [
+        trace(cfg, MixtralConfig(**shape | more), FP32, [16], places=8, gpu=True)
+        for more in ({}, {"num_local_experts": 8})
+    ]
+    each = 2 * 16 * 2 * 3 * 32 * 64 * 3  # two layers, 16 tokens, two experts a token, three matrices, three passes
+    router = 2 * 16 * 32 * 4 * 3 * 2
+    assert found[1].operations - found[0].operations == router, "more experts to choose from are no more work"
+    assert found[0].operations > 2 * each and found[1].trained > found[0].trained

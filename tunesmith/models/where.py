@@ -5,9 +5,11 @@ import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from tunesmith import log
 from tunesmith.config.model import ModelConfig
 from tunesmith.log import MissingExtra, ModelError
 
@@ -37,7 +39,16 @@ def find(cfg: ModelConfig) -> Source:
     """
     if not cfg.model_name_or_path:
         raise ModelError("model_name_or_path: not written; it is a model's folder or its name on a hub")
-    return _find("model_name_or_path", cfg.model_name_or_path, "config.json", cfg)
+    source = _find("model_name_or_path", cfg.model_name_or_path, "config.json", cfg)
+    if source.hub == "folder" and cfg.model_revision != ModelConfig().model_revision:
+        _warn_of_revision(source.name)
+    return source
+
+
+@cache
+def _warn_of_revision(folder: str) -> None:
+    """Once for each folder, however often it is looked for."""
+    log.warn("model_revision", f"has no effect: {folder} is a folder, whose files are taken as they are")
 
 
 def find_adapters(cfg: ModelConfig) -> list[Source]:

@@ -14,13 +14,17 @@ from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
 from tunesmith.estimate.work import Range
 from tunesmith.log import say, warn
+from tunesmith.models.weights import reason
 from tunesmith.train.costs import price_of
-from tunesmith.train.estimated import Case, case_of, times_of, work_of
+from tunesmith.train.estimated import Case, Times, case_of, times_of, work_of
 from tunesmith.train.machine import here
 from tunesmith.train.session import Session
 
 SHORTEST_SECONDS = 10.0
 """Runs that trained no longer than this tell nothing of later ones."""
+
+WORTH_TRACING_SECONDS = 300.0
+"""Runs that take at least this have a step traced where there are no formulas, which takes half a minute at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def foretell(session: Session, began: float) -> Foretold:
     cfg, runtime = session.cfg, session.runtime
     device = here(cfg.model)
     case = case_of(cfg, session.inputs, device, ranks=runtime.world_size, precision=runtime.precision.name)
-    times = times_of(case, session.memory, tracing=False)
+    times, why = _times(case, session)
     left = 1 - session.position.step / max(session.due.total, 1)
     spent = time.perf_counter() - began
     seconds = None
@@ -68,7 +72,27 @@ def foretell(session: Session, began: float) -> Foretold:
     if seconds is not None:
         cost = f"; {money(price.of(seconds, case.ranks), price.currency)} at {price}" if price else ""
         say(f"estimate: {durations(seconds)} for {session.due.total - session.position.step:,} steps{cost}")
+    else:
+        say(f"estimate: no time for {session.due.total - session.position.step:,} steps: {why}")
     return found
+
+
+def _times(case: Case, session: Session) -> tuple[Times | None, str]:
+    """How long the run takes, by formulas, or by a traced step where that is little beside the run; or why nobody knows."""
+    rate = case.device.rate(case.way.formats.compute)
+    if not rate:
+        return None, f"the rate of {case.device.name} is not known"
+    if (times := times_of(case, session.memory, tracing=False)) is not None:
+        return times, ""
+    kind = case.config.get("model_type", "")
+    weights = sum(weight.numel() for weight in session.model.parameters())
+    least = 4.0 * weights * case.trained.tokens / case.ranks / rate
+    if least < WORTH_TRACING_SECONDS:
+        return None, f"there are no formulas for {kind}, and a run this short is not worth tracing a step"
+    try:
+        return times_of(case, session.memory), ""
+    except Exception as problem:  # an estimate is no reason to end a run
+        return None, f"a step of {kind} cannot be traced: {reason(problem)}"
 
 
 def fact(session: Session, foretold: Foretold) -> dict[str, Any]:
@@ -103,7 +127,8 @@ def peak_bytes(session: Session) -> int:
 def _remember(session: Session, foretold: Foretold) -> None:
     """What share of the device's rate the run reached."""
     if session.position.seconds >= SHORTEST_SECONDS:
-        remember(foretold.case, session.position.tokens, session.position.seconds)
+        traced = foretold.seconds is not None  # by then at no cost
+        remember(foretold.case, session.position.tokens, session.position.seconds, tracing=traced)
 
 
 def remember(case: Case, tokens: int, seconds: float, *, tracing: bool = False) -> None:
