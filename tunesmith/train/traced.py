@@ -85,7 +85,7 @@ def trace(
             model.train()
             beside = _before(cfg, model)
             with _Products() as counted:
-                gradients, peak = _step(model, precision, _batch(lengths, places), _objective(cfg, model, beside))
+                gradients, peak = _step(cfg, model, precision, _batch(lengths, places), _objective(cfg, model, beside))
         kept = state(build.build(model, cfg.optim))  # beyond the fake mode: optimizers read numbers
     weights = [*model.parameters(), *([] if beside is None else beside.parameters())]
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
@@ -115,12 +115,13 @@ def _built(cfg: Config, config: PreTrainedConfig, precision: Precision, bits: in
         base.set_attn_implementation(ATTENTION)
     elif base._supports_sdpa:
         base.set_attn_implementation("sdpa")
-    _lighten(base)
+    if "lighter_layers" not in cfg.model.disable_speedups:
+        _lighten(base)
     _join(base, whole=gpu)
     if (way := recompute.ASKED.get(cfg.model.gradient_checkpointing)) is not None:
         recompute.recompute(base, way)
     made: nn.Module = catalog.find("tuning", cfg.tuning.finetuning_type)(base, cfg.tuning, precision=precision)
-    if isinstance(made, PeftModel):
+    if isinstance(made, PeftModel) and (bits or "fused_adapters" not in cfg.model.disable_speedups):
         fuse(made, in_place=cfg.model.gradient_checkpointing != "selective")
     if bits:
         _quantize(made, bits)
@@ -233,12 +234,12 @@ def _objective(cfg: Config, model: nn.Module, beside: nn.Module | None) -> NextT
     each = token_loss(cfg.optim)
     if cfg.optim.loss not in COMPARING:
         return NextToken(each)
-    return NextToken(each, _asked(model).before_tuning if beside is None else _asked(beside).told)
+    return NextToken(each, _asked(cfg, model).before_tuning if beside is None else _asked(cfg, beside).told)
 
 
-def _step(model: nn.Module, precision: Precision, batch: Batch, objective: NextToken) -> tuple[int, int]:
+def _step(cfg: Config, model: nn.Module, precision: Precision, batch: Batch, objective: NextToken) -> tuple[int, int]:
     """Bytes of the gradients, and the most until they are there, beyond weights and what the optimizer keeps."""
-    policy = _asked(model)
+    policy = _asked(cfg, model)
     dtype = precision.autocast
     autocast = nullcontext() if dtype is None else torch.autocast("cpu", dtype, cache_enabled=False)
     with Live() as live:
@@ -253,11 +254,12 @@ def _step(model: nn.Module, precision: Precision, batch: Batch, objective: NextT
         return gradients, live.peak
 
 
-def _asked(model: nn.Module) -> predict.Predictor:
-    """The model asked for hidden states where its head is a plain linear map."""
+def _asked(cfg: Config, model: nn.Module) -> predict.Predictor:
+    """The model asked for hidden states where its head is a plain linear map, unless options want whole logits."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
-    return predict.Predictor(model, next(predict.heads(causal), None), ragged=True)
+    head = None if "fused_loss" in cfg.model.disable_speedups else next(predict.heads(causal), None)
+    return predict.Predictor(model, head, ragged=True)
 
 
 @contextmanager
