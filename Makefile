@@ -38,8 +38,10 @@ check: $(INSTALLED_DEV)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_floors.py
 
+# Bytecode is kept even where the shell forbids it: else each process that a test starts compiles the package anew.
+# Work is stolen: by files, one process would often wait for minutes for the other's last.
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m "not reliability"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 -m "not reliability"
 
 test-reliability: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 tests/reliability

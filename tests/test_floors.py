@@ -1,6 +1,7 @@
 """The plan of the house holds: who may import whom, how long files and functions are, what is not written here."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +72,16 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+MODULES = {name_of(path): path for path in SOURCES}
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def tree_of(module: str) -> ast.Module:
+    return parsed(MODULES[module])
 
 
 def room(module: str) -> str:
@@ -97,7 +107,7 @@ def own_imports(tree: ast.AST) -> set[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down(module):
     here = room(module)
-    for imported in own_imports(MODULES[module]):
+    for imported in own_imports(tree_of(module)):
         there = room(imported)
         assert there == here or FLOORS[there] < FLOORS[here], f"{module} imports {imported}"
         if here in PLAIN_ROOMS and there != here:
@@ -105,7 +115,7 @@ def test_imports_go_down(module):
 
 
 def test_no_import_circle():
-    waiting = {module: own_imports(tree) - {module, "tunesmith"} for module, tree in MODULES.items()}
+    waiting = {module: own_imports(tree_of(module)) - {module, "tunesmith"} for module in MODULES}
     while free := [module for module, needs in waiting.items() if not needs & waiting.keys()]:
         for module in free:
             del waiting[module]
@@ -114,12 +124,12 @@ def test_no_import_circle():
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) in NEVER_HEAVY])
 def test_light_rooms_import_nothing_heavy(module):
-    top = ast.Module(body=[node for node in MODULES[module].body if isinstance(node, ast.Import | ast.ImportFrom)])
+    top = ast.Module(body=[node for node in tree_of(module).body if isinstance(node, ast.Import | ast.ImportFrom)])
     assert not {name.split(".")[0] for name in imports(top)} & HEAVY
 
 
 def test_only_one_file_imports_accelerate_to_run_with():
-    users = [module for module, tree in MODULES.items() if "accelerate" in {n.split(".")[0] for n in imports(tree)}]
+    users = [module for module in MODULES if "accelerate" in {name.split(".")[0] for name in imports(tree_of(module))}]
     assert set(users) <= {"tunesmith.train.runtime", "tunesmith.train.trackers"}
 
 
@@ -127,7 +137,7 @@ def test_only_one_file_imports_accelerate_to_run_with():
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= LONGEST_FILE, f"{path}: {text.count(chr(10))} lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= LONGEST_FUNCTION, f"{path}: {node.name} has {length} lines"
@@ -135,21 +145,21 @@ def test_files_and_functions_are_short(path):
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=name_of)
 def test_files_say_what_they_are_for(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert not tree.body or ast.get_docstring(tree), f"{path} must open with a sentence: what it is for"
     assert path.stem not in FORBIDDEN_NAMES, f"{path}: a name that says nothing"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_probing(module):
-    for node in ast.walk(MODULES[module]):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
             assert module in PROBING_ALLOWED, f"{module}:{node.lineno}: {node.func.id}; know what you hold"
 
 
 def test_every_option_has_a_docstring():
     for module in [name for name in MODULES if room(name) == "config"]:
-        for cls in [node for node in MODULES[module].body if isinstance(node, ast.ClassDef)]:
+        for cls in [node for node in tree_of(module).body if isinstance(node, ast.ClassDef)]:
             if not any(isinstance(one, ast.Name) and one.id == "Section" for one in cls.bases) or cls.name == "Config":
                 continue
             for field, following in zip(cls.body, [*cls.body[1:], None], strict=True):

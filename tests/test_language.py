@@ -9,7 +9,6 @@ import pytest
 from tunesmith import cli, language, log
 
 PACKAGE = Path(log.__file__).parent
-TEXTS = english.sentences(PACKAGE)
 WORD = re.compile(r"(?<![\w.`'/<{-])[A-Za-z][a-z']*(?![\w.`/>}=(-]|: \w+`)")
 
 
@@ -35,17 +34,21 @@ def needs_chinese(text: str) -> bool:
     return len(WORD.findall(re.sub(r"`[^`]*`", "", erased(text).replace("{}", " ")))) > 1
 
 
-SENTENCES = {text: place for text, place in TEXTS.items() if needs_chinese(endings(text)[-1])}
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """Every text that a user may read -> a place that tells it."""
+    return english.sentences(PACKAGE)
 
 
-def test_every_message_has_a_chinese_text():
+def test_every_message_has_a_chinese_text(texts):
     known = {erased(pattern) for pattern in language.table()}
-    missing = {text: place for text, place in SENTENCES.items() if known.isdisjoint(map(erased, endings(text)))}
+    sentences = {text: place for text, place in texts.items() if needs_chinese(endings(text)[-1])}
+    missing = {text: place for text, place in sentences.items() if known.isdisjoint(map(erased, endings(text)))}
     assert not missing, "these have no Chinese text in tunesmith/chinese"
 
 
-def test_no_chinese_text_is_left_over():
-    told = {erased(ending) for text in TEXTS for ending in endings(text)}
+def test_no_chinese_text_is_left_over(texts):
+    told = {erased(ending) for text in texts for ending in endings(text)}
     left = [pattern for pattern in language.table() if english.letters(pattern) and erased(pattern) not in told]
     assert set(left) <= PUT_TOGETHER, "these are told nowhere (any more)"
 
@@ -79,9 +82,9 @@ PUT_TOGETHER = {
 """Patterns of texts that are put together from parts where they are told."""
 
 
-def test_words_that_are_put_in_are_translated_too():
+def test_words_that_are_put_in_are_translated_too(texts):
     """A hole that the source fills with words of ours is `{text}` in the table as well."""
-    for text in TEXTS:
+    for text in texts:
         for ending in endings(text):
             for pattern in language.table():
                 if erased(pattern) == erased(ending):
