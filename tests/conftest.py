@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from surroundings import REPOSITORY, clean_environment
+from warm import Warm
 
 from tunesmith.config.load import DEBUG_VARIABLE
 
@@ -75,11 +76,31 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.llama(tmp_path_factory.mktemp("tiny") / "llama")
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """The process that commands are forked from."""
+    process = Warm(tmp_path_factory.mktemp("warm"), clean_environment())
+    yield process
+    process.close()
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_cli(tmp_path: Path) -> Run:
     """`run_cli("train", "x.yaml", input="...", env={...}, cwd=..., timeout=...)` runs `python -m tunesmith` in
     `tmp_path` and returns its exit code and output as text."""
+    return runner(tmp_path, sys.executable, "-m", "tunesmith")
 
+
+@pytest.fixture
+def run_warm(warm: Warm, tmp_path: Path) -> Run:
+    """The same, for commands that need torch and no interpreter of their own."""
+    return runner(tmp_path, str(warm.bin / "tunesmith"))
+
+
+def runner(tmp_path: Path, *program: str) -> Run:
     def run(
         *arguments: object,
         input: str | None = None,
@@ -88,7 +109,7 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "tunesmith", *map(str, arguments)],
+            [*program, *map(str, arguments)],
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,

@@ -4,38 +4,52 @@ import importlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from surroundings import clean_environment
+from warm import Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 
+Benchmark = Callable[..., str]
 
-def test_both_ways_of_the_gpu_benchmark_begin_with_the_same_losses(tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--models", "Llama-3.2-1B", "--only", "steps"]
-    command += ["--output", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| Llama-3.2-1B")]
-    assert len(rows) == 8 and not {"failed", "lost", "not fit"} & set(done.stdout.split())
+
+@pytest.fixture
+def benchmark(warm: Warm) -> Benchmark:
+    """`benchmark("gpu.py", "--tiny")` runs one from the repository's root and returns what it prints."""
+
+    def run(name: str, *words: str) -> str:
+        return subprocess.run(
+            [warm.bin / "python", ROOT / "benchmarks" / name, *words],
+            cwd=ROOT,
+            env=clean_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=300,
+        ).stdout
+
+    return run
+
+
+def test_both_ways_of_the_gpu_benchmark_begin_with_the_same_losses(benchmark: Benchmark, tmp_path: Path) -> None:
+    words = ["--tiny", "--models", "Llama-3.2-1B", "--only", "steps", "--output", str(tmp_path)]
+    told = benchmark("gpu.py", *words)
+    rows = [line for line in told.splitlines() if line.startswith("| Llama-3.2-1B")]
+    assert len(rows) == 8 and not {"failed", "lost", "not fit"} & set(told.split())
     for ours, theirs in zip(rows[::2], rows[1::2], strict=True):
         first, other = (float(row.removesuffix(" |").split(" | ")[-1].split()[0]) for row in (ours, theirs))
         assert abs(first - other) < 2e-3
     assert [line for line in (tmp_path / "gpu.md").read_text().splitlines() if line in rows] == rows
 
 
-def test_answering_is_measured_on_a_tiny_model(tmp_path: Path) -> None:
+def test_answering_is_measured_on_a_tiny_model(benchmark: Benchmark, tmp_path: Path) -> None:
     words = ["--tiny", "--ours-only", "--answers", "3", "--tokens", "4", "--work", str(tmp_path / "work")]
-    done = subprocess.run(
-        [sys.executable, "benchmarks/predict.py", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    assert "ours: 3 answers, " in done.stdout
+    assert "ours: 3 answers, " in benchmark("predict.py", *words)
 
 
 @pytest.fixture
@@ -122,7 +136,5 @@ def test_nothing_is_begun_without_time(gpu: ModuleType, capsys: pytest.CaptureFi
     assert "left out for want of time" in capsys.readouterr().out
 
 
-def test_products_are_measured_on_a_small_layer() -> None:
-    command = [sys.executable, "benchmarks/products.py", "--tiny", "--tokens", "32"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
-    assert done.stdout.splitlines()[-1].startswith("| 32 | ")
+def test_products_are_measured_on_a_small_layer(benchmark: Benchmark) -> None:
+    assert benchmark("products.py", "--tiny", "--tokens", "32").splitlines()[-1].startswith("| 32 | ")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from surroundings import REPOSITORY, clean_environment
+from surroundings import REPOSITORY
 from warm import Warm
 
 PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
@@ -74,18 +74,10 @@ def masked(text: str) -> str:
     return re.sub(r"\d+\.\d+(e[-+]?\d+)?", "#", text)
 
 
-@pytest.fixture(scope="module")
-def shells(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    folder = tmp_path_factory.mktemp("shells")
-    warm = Warm(folder, clean_environment() | {"COLUMNS": "100", "XDG_CACHE_HOME": str(folder / "cache")})
-    yield warm
-    warm.close()
-
-
 @pytest.fixture
-def place(shells: Warm, tiny_model: Path, tmp_path: Path) -> Path:
+def place(warm: Warm, tiny_model: Path, tmp_path: Path) -> Path:
     """The folder that a page's commands run in."""
-    links = {"models/tiny": tiny_model, ".venv/bin": shells.bin}
+    links = {"models/tiny": tiny_model, ".venv/bin": warm.bin}
     links |= {name: REPOSITORY / name for name in ("data", "examples")}
     for name, target in links.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -95,18 +87,19 @@ def place(shells: Warm, tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_a_page_does_what_it_says(page: Path, shells: Warm, place: Path) -> None:
+def test_a_page_does_what_it_says(page: Path, warm: Warm, place: Path) -> None:
+    surroundings = {"COLUMNS": "100", "XDG_CACHE_HOME": str(place / "cache")}
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
         named = re.match(r"# (\S+\.yaml)\n", block.text) if block.language == "yaml" else None
         if named:
             (place / named[1]).write_text(block.text, encoding="utf-8")
         if block.language == "bash":
-            done = shells.run(script_of(block), place)
+            done = warm.run(script_of(block), place, **surroundings)
             assert done.returncode == 0, f"{where}: exit code {done.returncode}\n{done.stdout}"
         if block.language == "console":
             for command, expected in session_of(block):
-                said = shells.run(command, place).stdout
+                said = warm.run(command, place, **surroundings).stdout
                 assert re.fullmatch(pattern_of(expected), masked(said)), f"{where}: {command}printed\n{said}"
 
 

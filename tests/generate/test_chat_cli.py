@@ -60,14 +60,14 @@ def expected(model: torch.nn.Module, folder: Path, prompt: str) -> str:
     return tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_a_conversation_over_a_pipe(run_cli, tiny_model):
+def test_a_conversation_over_a_pipe(run_warm, tiny_model):
     engine, _ = engine_of(DataConfig(), tiny_model)
     first = engine.answer(Conversation([Message("user", "Hello 你好")]), GREEDY)
     turns = [Message("user", "Hello 你好"), Message("assistant", first), Message("user", "And now?")]
     second = engine.answer(Conversation(turns), GREEDY)
     assert second != engine.answer(Conversation(turns[2:]), GREEDY), "else this could not tell a history from none"
     lines = ["Hello 你好", "And now?", "/clear", "Hello 你好", "/wrong"]
-    done = run_cli("chat", tiny_model, *FLAGS, input="\n".join(lines))
+    done = run_warm("chat", tiny_model, *FLAGS, input="\n".join(lines))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(f"{text}\n" for text in (first, second, first))
     assert f"note: chat: {tiny_model.resolve()}, template " in done.stderr
@@ -75,14 +75,14 @@ def test_a_conversation_over_a_pipe(run_cli, tiny_model):
     assert "there is no /wrong; there are " in done.stderr
 
 
-def test_a_runs_folder_answers_in_the_form_it_was_trained_in(run_cli, tiny_model, adapter):
+def test_a_runs_folder_answers_in_the_form_it_was_trained_in(run_warm, tiny_model, adapter):
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     prompt = "You are Ada.USER: Hello ASSISTANT:"
     plain = expected(base, tiny_model, prompt)
     tuned = PeftModel.from_pretrained(base, adapter)
     whole = expected(tuned, tiny_model, prompt)
     assert whole != plain
-    done = run_cli("chat", adapter, "--prompt", "Hello", *FLAGS)
+    done = run_warm("chat", adapter, "--prompt", "Hello", *FLAGS)
     assert (done.returncode, done.stdout) == (0, whole + "\n"), done.stderr
     assert f"{tiny_model.resolve()} with {adapter.resolve()}, template vicuna" in done.stderr
 
@@ -122,8 +122,8 @@ def test_an_adapters_own_tokenizer_is_used(tiny_model, adapter, tmp_path):
         (["MODEL", "--template", "chatmll"], "did you mean 'chatml'"),
     ],
 )
-def test_mistakes_are_sentences(run_cli, tiny_model, arguments, says):
-    done = run_cli("chat", *(str(tiny_model) if word == "MODEL" else word for word in arguments), input="Hello\n")
+def test_mistakes_are_sentences(run_warm, tiny_model, arguments, says):
+    done = run_warm("chat", *(str(tiny_model) if word == "MODEL" else word for word in arguments), input="Hello\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr and "Traceback" not in done.stderr
 

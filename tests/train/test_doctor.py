@@ -1,8 +1,5 @@
 """The doctor finds that everything holds, and finds what does not."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,14 +62,8 @@ def test_gradients_that_are_averaged_wrongly_are_found(
     assert verdicts(capsys.readouterr().out)["accumulation = one large batch"] == "HOLD"
 
 
-def test_two_processes_are_tried() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tunesmith", "doctor", "nproc_per_node=2", "compute_type=fp32", "device=cpu"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+def test_two_processes_are_tried(run_warm: Callable[..., Any]) -> None:
+    done = run_warm("doctor", "nproc_per_node=2", "compute_type=fp32", "device=cpu")
     assert done.returncode == 0, done.stderr
     found = verdicts(done.stdout)
     assert found["sums over processes"] == "holds"

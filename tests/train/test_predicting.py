@@ -124,12 +124,12 @@ def test_answers_of_other_options_are_not_taken(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(
-    train: Train, run_cli: Any, rows: Path, tiny_model: Path, tmp_path: Path
+    train: Train, run_warm: Any, rows: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     alone = lines(train("alone", **GREEDY))
     shared = {"model_name_or_path": tiny_model, "dataset_dir": rows, "template": "qwen", "compute_type": "fp32"}
     shared |= {"device": "cpu", "nproc_per_node": 2, "output_dir": tmp_path / "two"}
-    done = run_cli("train", *(f"{key}={value}" for key, value in {**shared, **GREEDY}.items()))
+    done = run_warm("train", *(f"{key}={value}" for key, value in {**shared, **GREEDY}.items()))
     assert done.returncode == 0, done.stderr
     assert lines(tmp_path / "two") == alone
 

@@ -112,7 +112,7 @@ def test_accumulation_is_one_large_batch_of_weighted_and_other_rows(train: Train
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows_in_step", [8, 5])
-def test_two_processes_are_one(train: Train, run_cli: Callable[..., Any], tmp_path: Path, rows_in_step: int) -> None:
+def test_two_processes_are_one(train: Train, run_warm: Callable[..., Any], tmp_path: Path, rows_in_step: int) -> None:
     """Two processes with half the rows each make the same steps; with 5 rows a step one has less to do than the other."""
     size = rows_in_step // 2 or 1
     shared = {"finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5}
@@ -126,7 +126,7 @@ def test_two_processes_are_one(train: Train, run_cli: Callable[..., Any], tmp_pa
         "logging_steps": 1.0,
     }  # fmt: skip
     (tmp_path / "together.json").write_text(json.dumps(options))
-    done = run_cli("train", "together.json")
+    done = run_warm("train", "together.json")
     assert done.returncode == 0, done.stderr
     assert_float_precision(alone, tmp_path / "together")
 
@@ -203,7 +203,7 @@ def test_streamed_rows_make_the_steps_of_prepared_ones(train: Train, mode: str) 
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_stream(train: Train, rows: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_two_processes_share_a_stream(train: Train, rows: Path, run_warm: Callable[..., Any], tmp_path: Path) -> None:
     """Each reads it and takes its part of every step; stopped and gone on with, they make the same steps still."""
     shared = {"finetuning_type": "full", "optim": "sgd", "learning_rate": 0.5, "lr_scheduler_type": "constant"}
     shared |= {"streaming": True, "max_steps": 6}
@@ -214,7 +214,7 @@ def test_two_processes_share_a_stream(train: Train, rows: Path, run_cli: Callabl
     }  # fmt: skip
     for steps in (3, 6):
         (tmp_path / "together.json").write_text(json.dumps(options | {"max_steps": steps}))
-        done = run_cli("train", "together.json")
+        done = run_warm("train", "together.json")
         assert done.returncode == 0, done.stderr
     assert_float_precision(alone, tmp_path / "together")
 
