@@ -16,6 +16,8 @@ from tunesmith.config.load import DEBUG_VARIABLE
 # Before torch is imported: tiny models gain nothing from a second thread, and threads that wait for one another cost
 # many times the work where cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nor do a few small functions gain from compilers in processes of their own, each of which imports torch.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # Whatever language the machine speaks.
 os.environ["TUNESMITH_LANG"] = "en"
 
