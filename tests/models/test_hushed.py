@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["tunesmith.train.run", "tunesmith.train.doctor", "tunesmith.generate.chat"])
-def test_importing_says_nothing(module: str, repo: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", f"import {module}"], cwd=repo, capture_output=True, text=True)
+def test_importing_says_nothing(repo: Path) -> None:
+    code = "import tunesmith.train.run, tunesmith.train.doctor, tunesmith.generate.chat"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

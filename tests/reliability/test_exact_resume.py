@@ -118,7 +118,7 @@ AXES: dict[str, dict[str, Options]] = {
 }
 """What a run can be made of; a case takes one of each."""
 
-SAMPLE = 4
+SAMPLE = 2
 """Cases of the short test."""
 
 CASES = 52

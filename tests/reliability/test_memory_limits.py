@@ -34,15 +34,16 @@ def words(model: Path, rows: Path, **changes: object) -> list[str]:
     return ["train", *(f"{name}={value}" for name, value in (options | changes).items())]
 
 
+@pytest.mark.parametrize("limits", [LIMITS[::2], pytest.param(LIMITS[1::2], marks=pytest.mark.reliability)])
 def test_a_run_is_through_or_says_what_takes_less(
-    faulty: Faulty, tiny_model: Path, long_rows: Path, tmp_path: Path
+    faulty: Faulty, tiny_model: Path, long_rows: Path, tmp_path: Path, limits: list[int]
 ) -> None:
     """However little there is.  With room again, the same command ends as a run that always had it."""
     straight = tmp_path / "straight"
     straight.mkdir()
     assert faulty.run(straight, *words(tiny_model, long_rows)).code == 0
     codes, told_of_changes = [], 0
-    for limit in LIMITS:
+    for limit in limits:
         place = tmp_path / str(limit)
         place.mkdir()
         ended = faulty.run(place, *words(tiny_model, long_rows), fault=Fault(memory=limit))
@@ -58,7 +59,7 @@ def test_a_run_is_through_or_says_what_takes_less(
                 assert faulty.run(place, *words(tiny_model, long_rows)).code == 0
         if (place / "run" / "model.safetensors").is_file():
             assert_equal(straight / "run", place / "run")
-    assert codes[0] == 4 and codes[-1] == 0 and told_of_changes
+    assert codes[0] == 4 and (codes[-1] == 0 or limits[-1] < LIMITS[-1]) and told_of_changes
 
 
 @pytest.mark.parametrize("limit", [4 * MIB, 16 * MIB])

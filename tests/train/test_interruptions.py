@@ -24,7 +24,7 @@ from tunesmith.log import OptionError, RunError
 Train = Callable[..., Path]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def command(tiny_model: Path, rows: Path) -> list[str]:
     """A run of 30 steps that saves every 10, as words of a command line."""
     options = {
@@ -33,6 +33,14 @@ def command(tiny_model: Path, rows: Path) -> list[str]:
         "lora_dropout": 0.2, "compute_type": "fp32", "logging_steps": 2, "save_steps": 10, "plot_loss": True,
     }  # fmt: skip
     return [f"{name}={value}" for name, value in options.items()]
+
+
+@pytest.fixture(scope="module")
+def straight(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody stops."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert train_command([*command, f"output_dir={folder}"]) == 0
+    return folder
 
 
 def start(command: list[str], folder: Path, repo: Path, **environment: str) -> subprocess.Popen[str]:
@@ -70,9 +78,8 @@ def assert_same(one: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_saves_and_the_same_command_goes_on(
-    command: list[str], tmp_path: Path, repo: Path, signum: int, code: int
+    command: list[str], straight: Path, tmp_path: Path, repo: Path, signum: int, code: int
 ) -> None:
-    assert train_command([*command, f"output_dir={tmp_path / 'straight'}"]) == 0
     stopped = tmp_path / "stopped"
     process = start(command, stopped, repo)
     wait_for_step(stopped, 4, process)
@@ -85,14 +92,13 @@ def test_a_signal_finishes_the_step_saves_and_the_same_command_goes_on(
     assert "Traceback" not in said
     assert (stopped / "training_loss.png").exists()
     assert train_command([*command, f"output_dir={stopped}"]) == 0
-    assert_same(tmp_path / "straight", stopped)
+    assert_same(straight, stopped)
 
 
 @pytest.mark.slow
 def test_a_kill_loses_at_most_what_came_after_the_last_checkpoint(
-    command: list[str], tmp_path: Path, repo: Path
+    command: list[str], straight: Path, tmp_path: Path, repo: Path
 ) -> None:
-    assert train_command([*command, f"output_dir={tmp_path / 'straight'}"]) == 0
     killed = tmp_path / "killed"
     for step in (2, 14, 24):  # before the first checkpoint, and after each of the others
         process = start(command, killed, repo)
@@ -100,7 +106,7 @@ def test_a_kill_loses_at_most_what_came_after_the_last_checkpoint(
         process.kill()
         process.communicate()
     assert train_command([*command, f"output_dir={killed}"]) == 0
-    assert_same(tmp_path / "straight", killed)
+    assert_same(straight, killed)
 
 
 @pytest.mark.slow
