@@ -11,7 +11,9 @@ from pathlib import Path
 from processes import THREADS
 
 PRODUCT = 2048
-"""Rows and columns of the matrices whose product tells the machine's rate."""
+"""Rows and columns of the matrices whose product tells the machine's rate; fewer where one of less takes long enough."""
+
+LONG_ENOUGH_SECONDS = 0.1
 
 Both = tuple[Sequence[float], Sequence[float]]
 """Ours and the reference's, of each round."""
@@ -22,7 +24,7 @@ def heading() -> str:
     import torch
 
     rates = ", ".join(
-        f"{_teraflops(kind):.2f} in {name}" for name, kind in (("bf16", torch.bfloat16), ("fp32", torch.float32))
+        f"{_teraflops(kind):.2g} in {name}" for name, kind in (("bf16", torch.bfloat16), ("fp32", torch.float32))
     )
     return (
         f"{_processor()}, {os.cpu_count()} cores ({THREADS} used, load {os.getloadavg()[0]:.1f}), torch "
@@ -62,13 +64,23 @@ def _teraflops(kind: object) -> float:
     import torch
 
     torch.set_num_threads(int(THREADS))
-    one, other = (torch.randn(PRODUCT, PRODUCT, dtype=kind) for _ in range(2))  # type: ignore[call-overload]
-    best, end = float("inf"), time.perf_counter() + 1
+    rows = 256
+    while rows < PRODUCT and _product_seconds(rows, kind, 0) < LONG_ENOUGH_SECONDS:
+        rows *= 2  # a processor without bf16 would take minutes for the largest
+    return 2 * rows**3 / _product_seconds(rows, kind, 1) / 1e12
+
+
+def _product_seconds(rows: int, kind: object, duration: float) -> float:
+    """The least time of a product, of as many as fit into `duration`."""
+    import torch
+
+    one, other = (torch.randn(rows, rows, dtype=kind) for _ in range(2))  # type: ignore[call-overload]
+    best, end = float("inf"), time.perf_counter() + duration
     while best == float("inf") or time.perf_counter() < end:
         began = time.perf_counter()
         one @ other
         best = min(best, time.perf_counter() - began)
-    return 2 * PRODUCT**3 / best / 1e12
+    return best
 
 
 def _processor() -> str:
