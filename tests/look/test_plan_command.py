@@ -62,6 +62,7 @@ def test_a_plan_finds_what_is_wrong(plan: Plan, tmp_path: Path, capsys: pytest.C
         ({"compute_type": "fp16"}, 2, "compute_type: fp16 does not work on this cpu"),
         ({"dataset": "nothing.json"}, 2, "there is no file nothing.json"),
         ({"model_name_or_path": tmp_path}, 2, "config.json"),
+        ({"adapter_name_or_path": tmp_path}, 2, "holds no adapter (no adapter_config.json)"),
         ({"save_best_model": True}, 2, "needs evaluation data"),
         ({"val_size": 3, "save_best_model": True, "metric_for_best_model": "f2"}, 2, "'f2' is not evaluated"),
         ({"global_batch_size": 8, "per_device_train_batch_size": 3}, 2, "is no multiple"),

@@ -125,12 +125,19 @@ def logits(model: torch.nn.Module, ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([[5, *ids, 9, 11]])).logits[..., :603]
 
 
-def test_all_rows_may_be_trained(train: Train, new_words: dict, tmp_path: Path) -> None:
+def test_all_rows_may_be_trained(
+    train: Train, new_words: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = train("out", additional_target="embed_tokens,lm_head", **new_words)
     assert load_file(folder / "adapter_model.safetensors")["base_model.model.lm_head.weight"].shape == (640, 32)
     assert export_command([str(folder), "--export_dir", str(tmp_path / "merged")]) == 0
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.vocab_size == 640
+    capsys.readouterr()
     train("further", adapter_name_or_path=folder, dataset=new_words["dataset"], max_steps=1)
+    lost = f"warning: add_tokens: {folder} was trained with tokens that the tokenizer lacks: flurbish, <call>, <done>; name"
+    assert lost in capsys.readouterr().err
+    train("again", adapter_name_or_path=folder, **new_words | {"max_steps": 1})
+    assert "that the tokenizer lacks" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith import log
 from tunesmith.log import ModelError
-from tunesmith.models.complete import read_json
+from tunesmith.models.complete import read_header, read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -28,6 +28,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key, (fits, wanted) in _WANTED.items():
         if key in config and not fits(config[key]):
             raise ModelError(f"{path}: {key} must be {wanted}, got {str(config[key])[:60]!r}")
+    return config
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """What `read_config` gives.  Raises ModelError too when there is no whole adapter beside it, told from its files alone."""
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"adapter_name_or_path: {folder} holds no adapter (no {CONFIG})")
+    config = read_config(folder)
+    if (folder / WEIGHTS).is_file():
+        read_header(folder / WEIGHTS)
+    elif not (folder / PICKLED).is_file():
+        raise ModelError(f"{folder}: no adapter weights (looked for {WEIGHTS}, {PICKLED})")
     return config
 
 

@@ -1,5 +1,6 @@
 """Which tokens are to be added to a vocabulary, and what each means.  Knows options and tokenizers; imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,11 +8,18 @@ from typing import TYPE_CHECKING
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from tunesmith import log
 from tunesmith.config.model import ModelConfig
 from tunesmith.log import OptionError
+from tunesmith.models.complete import read_json
+from tunesmith.models.where import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+SHOWN = 5
+"""Tokens named in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,17 @@ def add(tokenizer: "PreTrainedTokenizerBase", cfg: ModelConfig) -> None:
         if token.text not in known:
             added = AddedToken(token.text, special=token.special, normalized=False)
             tokenizer.add_tokens([added], special_tokens=token.special)
+
+
+def warn_of_lost_tokens(tokenizer: "PreTrainedTokenizerBase", adapters: Sequence[Source]) -> None:
+    """Tell which adapters were trained with tokens that the tokenizer does not know, by the one that was saved with them."""
+    known = tokenizer.get_vocab()
+    for adapter in adapters:
+        file = adapter.folder / "tokenizer.json"
+        added = read_json(file).get("added_tokens", []) if file.is_file() else []
+        if lost := [each["content"] for each in added if each["content"] not in known]:
+            text = f"{adapter.name} was trained with tokens that the tokenizer lacks: {', '.join(lost[:SHOWN])}"
+            log.warn("add_tokens", f"{text}; name them again, or what is saved will not know them")
 
 
 def _descriptions(written: str | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from tunesmith import catalog, log
 from tunesmith.config.load import Loaded
 from tunesmith.data.sources import find_datasets
-from tunesmith.models import quantizers
+from tunesmith.models import adapter_files, quantizers
 from tunesmith.models.complete import check as check_files
 from tunesmith.models.where import find, find_adapters
 from tunesmith.train import scores, trackers
@@ -22,7 +22,8 @@ def check(loaded: Loaded) -> None:
         scores.require("metrics")
     quantizers.require(cfg.model)
     check_files(find(cfg.model), scratch=cfg.model.train_from_scratch)
-    find_adapters(cfg.model)
+    for adapter in find_adapters(cfg.model):
+        adapter_files.check(adapter.folder)
     folders = [file.parent for file in loaded.files]
     with log.muted():
         trained = find_datasets(cfg.data.dataset, cfg.data.dataset_dir, folders, streaming=cfg.data.streaming)

@@ -11,8 +11,9 @@ from tunesmith.data.chat_format import chat_format, compare_with_own
 from tunesmith.data.pipeline import Prepared
 from tunesmith.jobs.folder import Claim
 from tunesmith.log import OutOfMemory
+from tunesmith.models.new_tokens import warn_of_lost_tokens
 from tunesmith.models.tokenizer import check_ids, load_tokenizer
-from tunesmith.models.where import Source, find
+from tunesmith.models.where import Source, find, find_adapters
 from tunesmith.templates.conversation import ChatFormat
 from tunesmith.train.progress import Progress
 from tunesmith.train.stages import Stage
@@ -46,6 +47,7 @@ def read_inputs(loaded: Loaded, *, keep: bool = True) -> Inputs:
     source = find(cfg.model)
     tokenizer = load_tokenizer(source, cfg.model)
     check_ids(tokenizer, source, cfg.model)
+    warn_of_lost_tokens(tokenizer, find_adapters(cfg.model))
     stage = catalog.find("stage", cfg.train.stage)
     chat = chat_format(cfg.data, tokenizer) if stage.chats else None
     if chat is not None:

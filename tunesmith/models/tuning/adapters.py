@@ -13,8 +13,7 @@ from transformers import PreTrainedModel
 from tunesmith import log
 from tunesmith.log import ModelError
 from tunesmith.models import pickled, quantized, structure, vocabulary
-from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, compare_bases, held, read_config, refuse_twice
-from tunesmith.models.complete import read_header
+from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, check, compare_bases, held, refuse_twice
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
 from tunesmith.models.weights import check_finite, quiet, reason
 from tunesmith.models.where import Source
@@ -33,9 +32,7 @@ class Adapter:
 def read(source: Source) -> Adapter:
     """Raises ModelError when the folder holds no whole LoRA adapter, or values that are not finite."""
     folder = source.folder
-    if not (folder / CONFIG).is_file():
-        raise ModelError(f"adapter_name_or_path: {folder} holds no adapter (no {CONFIG})")
-    read_config(folder)
+    check(folder)
     try:
         config = PeftConfig.from_pretrained(folder)
     except (ValueError, TypeError, KeyError) as fault:
@@ -43,15 +40,12 @@ def read(source: Source) -> Adapter:
     if not isinstance(config, LoraConfig):
         raise ModelError(f"{folder / CONFIG}: an adapter of type {config.peft_type}; only LoRA is built")
     if (folder / WEIGHTS).is_file():
-        read_header(folder / WEIGHTS)
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             holds = held(file.metadata() or {}, folder / WEIGHTS)
         tensors = load_file(folder / WEIGHTS)
-    elif (folder / PICKLED).is_file():
+    else:
         log.note(str(folder), "its weights are a pickled .bin file; it is read without running what it holds")
         holds, tensors = pickled.held(folder), pickled.read(folder / PICKLED)
-    else:
-        raise ModelError(f"{folder}: no adapter weights (looked for {WEIGHTS}, {PICKLED})")
     if odd := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
         raise ModelError(f"{folder}: {odd[0]} is stored as {tensors[odd[0]].dtype}, no floating-point numbers")
     check_finite(tensors.items(), str(folder))

@@ -58,7 +58,7 @@ def apply(
     if goes_on:
         tuned = adapter_files.put_on(model, found[-1], trained=True, keep_dtype=keep_dtype)
         _say_own_settings(found[-1].config, below)
-        if rows and not found[-1].config.trainable_token_indices:
+        if rows and not _trains_rows(model, found[-1].config):
             raise OptionError("add_tokens: the adapter that is trained on has no rows for them; set create_new_adapter")
     else:
         tuned = _fresh(model, cfg, keep_dtype, rows)
@@ -73,6 +73,13 @@ def apply(
         )
     settle(tuned, precision)
     return tuned
+
+
+def _trains_rows(model: PreTrainedModel, config: LoraConfig) -> bool:
+    """Whether an adapter trains rows of the embeddings, or all of them."""
+    whole = config.modules_to_save or ()
+    names = [name for name, module in model.named_modules() if module is model.get_input_embeddings()]
+    return bool(config.trainable_token_indices) or any(name.endswith(tuple(whole)) for name in names)
 
 
 def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool, rows: Sequence[int]) -> PeftModel:
