@@ -139,10 +139,14 @@ def _tell(line: str) -> None:
 
 def _print(line: str) -> None:
     line = _translator(line) if _translator else line
-    line = redacted(line)
+    line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redacted(line))
     _show(line, sys.stderr)
     for listener in _listeners:
         listener(line)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a name from a file could change a terminal with; ends of lines and tabs aside."""
 
 
 def _show(line: str, stream: TextIO) -> None:

@@ -126,7 +126,10 @@ def _streams(path: str, name: str, meter: Meter) -> Iterator[tuple[IO[bytes], st
         if not members:
             raise DataError(f"{path}: holds no data file")
         for member in members:
-            stream = archive.open(member)
+            try:
+                stream = archive.open(member)
+            except RuntimeError as reason:  # a password, or a way to compress that Python does not know
+                raise DataError(f"{path}: cannot be read: {reason}") from reason
             packed = _unpacked(member)[1]
             yield _OPENERS[packed](stream) if packed else stream, member
 
@@ -199,6 +202,7 @@ def _lines(stream: IO[bytes], path: str) -> Iterator[str]:
             raise _not_utf8(path, number, line, reason.start) from reason
 
 
+_LFS = b"version https://git-lfs"
 _OTHER_KINDS = {
     b"\x1f\x8b": "compressed with gzip; name it so (.json.gz)",
     b"BZh": "compressed with bzip2; name it so (.json.bz2)",
@@ -207,6 +211,7 @@ _OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
     b"PAR1": "a parquet file; name it so (.parquet)",
     b"ARRO": "an arrow file; name it so (.arrow)",
+    _LFS: "a Git LFS pointer, not the rows themselves (`git lfs pull` fetches them)",
     b"\xff\xfe\0\0": "written in utf-32; write it anew in UTF-8: iconv -f utf-32 -t utf-8",
 }
 """How a file begins that its name calls text -> what it is."""
@@ -269,14 +274,38 @@ def _read_tsv(stream: IO[bytes], path: str) -> Iterator[Any]:
     return _read_csv(stream, path, delimiter="\t")
 
 
+def _seekable(stream: IO[bytes], path: str) -> IO[bytes]:
+    """The same bytes, in which a reader may jump."""
+    source = stream if stream.seekable() else io.BytesIO(stream.read())
+    if source.read(len(_LFS)) == _LFS:
+        raise DataError(f"{path}: is {_OTHER_KINDS[_LFS]}")
+    source.seek(0)
+    return source
+
+
+def _rows_of(batch: Any, path: str, done: int) -> list[Any]:
+    """The rows of a batch of pyarrow's, before which there were `done`.  Raises DataError naming the first that holds what
+    Python cannot: a date behind the year 9999, a text that is no UTF-8."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError):
+        for number in range(batch.num_rows):
+            try:
+                batch.slice(number, 1).to_pylist()
+            except (ValueError, OverflowError) as reason:
+                raise DataError(f"{path}: row {done + number + 1} cannot be read: {reason}") from reason
+        raise
+
+
 def _read_parquet(stream: IO[bytes], path: str) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        source = stream if stream.seekable() else io.BytesIO(stream.read())
-        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
+        done = 0
+        for batch in pyarrow.parquet.ParquetFile(_seekable(stream, path)).iter_batches(batch_size=1024):
+            yield from _rows_of(batch, path, done)
+            done += batch.num_rows
     except pyarrow.ArrowException as reason:
         raise DataError(f"{path}: is not a whole parquet file: {reason}") from reason
 
@@ -285,7 +314,7 @@ def _read_arrow(stream: IO[bytes], path: str) -> Iterator[Any]:
     import pyarrow
 
     try:
-        source = stream if stream.seekable() else io.BytesIO(stream.read())
+        source, done = _seekable(stream, path), 0
         whole = source.read(6) == b"ARROW1"  # otherwise the streaming form, which `datasets` writes
         source.seek(0)
         if whole:
@@ -294,7 +323,8 @@ def _read_arrow(stream: IO[bytes], path: str) -> Iterator[Any]:
         else:
             batches = pyarrow.ipc.open_stream(source)
         for batch in batches:
-            yield from batch.to_pylist()
+            yield from _rows_of(batch, path, done)
+            done += batch.num_rows
     except pyarrow.ArrowException as reason:
         raise DataError(f"{path}: is not a whole arrow file: {reason}") from reason
 
@@ -379,7 +409,7 @@ class _Window:
             return False
         chunk = self.stream.read(max(CHUNK_BYTES, len(self.text) - self.at))
         if self.lines_before == 0 and not self.text:
-            _refuse_other_kinds(chunk[:4], self.path)
+            _refuse_other_kinds(chunk, self.path)
         try:
             fresh = self.decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as reason:

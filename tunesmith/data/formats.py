@@ -69,6 +69,7 @@ class Reader:
 
     def _checked(self, turns: list[_Turn], system: str, row: Row) -> Conversation:
         columns, values = self.shape.columns, row.values
+        _check_media(values, columns)
         told = system or _text_or_none(values, columns.system)
         messages = tuple(Message(role, self.fill(content), loss) for role, content, loss in turns)
         _check_order(messages)
@@ -78,6 +79,7 @@ class Reader:
     def text(self, row: Row) -> str:
         """All that the row says, as one text to train on.  Raises Unusable."""
         columns, values = self.shape.columns, row.values
+        _check_media(values, columns)
         text = "\n".join(_texts(values, columns, self.shape))
         if not text.strip():
             raise Unusable("empty text")
@@ -340,6 +342,16 @@ def _thinking(values: Values, columns: Columns) -> Thinking | None:
     if columns.thinking and word is not None:
         raise Unusable(f"'{columns.thinking}' is none of {', '.join(get_args(Thinking))}")
     return None
+
+
+def _check_media(values: Values, columns: Columns) -> None:
+    """Raise Unusable for a row of which only the words would be trained."""
+    for column in (columns.images, columns.videos, columns.audios):
+        if column and values.get(column) not in (None, "", "[]", []):
+            raise Unusable(
+                f"'{column}' holds images, video or audio, which are not built yet (an entry in dataset_info.json whose "
+                "columns leave it out trains the text alone)"
+            )
 
 
 def _check_whole(text: str) -> None:

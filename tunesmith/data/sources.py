@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -437,6 +437,16 @@ _ALPACA_NAMES = {
 _MORE_COLUMNS = ("history", "system", "tools", "chosen", "rejected", "images", "videos", "audios")
 
 
+MOST_COLUMNS, LONGEST_COLUMN = 20, 60
+"""Columns that a message lists, and letters of each."""
+
+
+def _listed(columns: Iterable[str]) -> str:
+    """Names of columns, as many as a message has room for."""
+    shown = [name if len(name) <= LONGEST_COLUMN else name[:LONGEST_COLUMN] + "..." for name in columns]
+    return ", ".join(shown if len(shown) <= MOST_COLUMNS else [*shown[:MOST_COLUMNS], "..."])
+
+
 def _messages_of(value: Any) -> Any:
     """A list of messages, also one that is written as a JSON text; None for what is no JSON."""
     if not isinstance(value, str):
@@ -466,6 +476,6 @@ def _guess(row: dict[str, Any], name: str, where: str) -> Shape:
     if odd := [column for column in ("messages", "conversations") if column in row]:
         raise DataError(f"{name}: {where}: '{odd[0]}' is not a list of messages, so what it holds cannot be told")
     raise DataError(
-        f"{name}: {where}: its columns ({', '.join(row)}) are none that are known; "
+        f"{name}: {where}: its columns ({_listed(row)}) are none that are known; "
         "register it in dataset_info.json and name its columns there"
     )
