@@ -65,7 +65,7 @@ def publish_folder(filled: Path, final: Path) -> None:
         else:
             _sync_file(path)
     replaced = final.with_name(f".{final.name}{_REPLACED}")
-    if final.exists():
+    if final.exists() or final.is_symlink():
         _remove(replaced)
         os.rename(final, replaced)
     os.rename(filled, final)

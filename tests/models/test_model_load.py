@@ -330,6 +330,16 @@ def test_tokenizer_json_is_believed(splits_otherwise: Path, capsys: pytest.Captu
     assert again.encode(text).ids == written.encode(text).ids
 
 
+def test_a_text_gives_the_same_tokens_each_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "tokenizer.json"
+    written = json.loads(path.read_text())
+    written["model"]["dropout"] = 0.5
+    path.write_text(json.dumps(written))
+    read = load.load_tokenizer(source(folder), ModelConfig())
+    assert len({tuple(read.encode("the river runs slowly towards the sea")) for _ in range(9)}) == 1
+    assert "its dropout of 0.5 is left out" in capsys.readouterr().err
+
+
 def test_a_damaged_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="tokenizer cannot be read"):

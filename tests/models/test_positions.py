@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from tunesmith.log import OptionError
 from tunesmith.models import positions
@@ -98,3 +105,17 @@ def test_what_needs_no_stretching_is_said(folder_of: Folders, capsys) -> None:
 def test_models_without_rotary_positions_are_refused(name: str, folder_of: Folders) -> None:
     with pytest.raises(OptionError, match=f"a model of type {name} has no rotary positions to stretch"):
         positions.stretch(config_of(folder_of(name)), "linear", 300, tell=True)
+
+
+def test_rows_beyond_learned_positions_are_refused_and_beyond_rotary_ones_warned_of(tiny_model, capsys):
+    learned = GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=8, n_layer=1, n_head=2, n_positions=32))
+    positions.check_reach(learned, 32)
+    with pytest.raises(
+        OptionError, match="cutoff_len: rows have up to 33 tokens, and the model has 32 positions; 32 fits"
+    ):
+        positions.check_reach(learned, 33)
+    rotary = AutoModelForCausalLM.from_pretrained(tiny_model)
+    positions.check_reach(rotary, 512)
+    assert "cutoff_len" not in capsys.readouterr().err
+    positions.check_reach(rotary, 513)
+    assert "warning: cutoff_len: rows have up to 513 tokens" in capsys.readouterr().err

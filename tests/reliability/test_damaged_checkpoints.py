@@ -1,5 +1,7 @@
 """Checkpoints that lost a file, or bits of one: skipped with a line that names the file, refused when named."""
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +64,79 @@ def test_a_flipped_bit_anywhere_in_the_manifest_raises_nothing(saved: Path, tmp_
         for bit in (1, 16):
             manifest.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
             assert checkpoints.damage(copy) or whole[place : place + 1].isspace()
+
+
+def test_a_manifest_that_no_run_wrote_is_refused_and_not_waited_for(saved: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(saved, tmp_path / saved.name)
+    manifest = copy / checkpoints.MANIFEST
+    for content in (
+        "[" * 99_999,
+        '{"files": {"/dev/zero": {"bytes": 0, "sha256": ""}}}',
+        '{"files": {"../x": {"bytes": 0}}}',
+    ):
+        manifest.write_text(content)
+        assert checkpoints.damage(copy) == "its manifest.json can't be read"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    assert checkpoints.damage(copy) == "its manifest.json can't be read"
+
+
+def rewritten(name: str, content: str) -> Callable[[Path], object]:
+    return lambda checkpoint: (checkpoint / name).write_text(content)
+
+
+FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "of a later version": (rewritten("resume.json", '{"step": 1, "moon": "full"}'), "moon is not what"),
+    "with words for numbers": (rewritten("resume.json", '{"step": "one"}'), "step is not what"),
+    "cut": (rewritten("resume.json", "{"), "resume.json"),
+    "without a schedule": (rewritten("optimizer.json", "{}"), "does not fit this run"),
+    "without random states": (lambda checkpoint: (checkpoint / "random.safetensors").unlink(), "does not fit this run"),
+}
+
+
+def test_a_checkpoint_that_is_whole_and_of_another_hand_ends_with_a_sentence(train) -> None:
+    assert train(save_strategy="steps", save_steps=1).code == 0
+    shutil.copytree("out", "kept")
+    for how, (write, said) in FOREIGN.items():
+        shutil.rmtree("out")
+        shutil.copytree("kept", "out")
+        write(Path("out/checkpoint-1"))
+        checkpoints.write_manifest(Path("out/checkpoint-1"))
+        ended = train(save_strategy="steps", save_steps=1, max_steps=2)
+        assert ended.code == 1 and said in ended.err and "internal error" not in ended.err, (how, ended)
+
+
+FACTS = ("[1]", "[" * 99_999, "{", "")
+
+
+def test_what_else_lies_in_the_folder_is_told_before_anything_is_loaded(train) -> None:
+    out = Path("out")
+    for name in ("events.jsonl", "run.log", "config.yaml", "tokenizer.json", "run.lock"):
+        for make in (Path.mkdir, os.mkfifo):
+            out.mkdir()
+            make(out / name)
+            for replace in ("true", "false"):
+                ended = train(overwrite_output_dir=replace)
+                assert ended.code == 2 and f"{name} is no file" in ended.err, ended
+            shutil.rmtree(out)
+    out.mkdir()
+    for content in FACTS:
+        (out / "run.json").write_text(content)
+        ended = train()
+        assert ended.code == 2 and "run.json can't be read" in ended.err, ended
+
+
+def test_facts_and_locks_of_another_hand_do_not_stop_a_run(train) -> None:
+    machines = (5, {"boot": 5, "killed": "x", "memory_bytes": "x"})
+    assert train(save_strategy="steps", save_steps=1).code == 0
+    for steps, machine in enumerate(machines, start=2):
+        facts = json.loads(Path("out/run.json").read_text()) | {"status": "running", "machine": machine}
+        Path("out/run.json").write_text(json.dumps(facts))
+        Path("out/events.jsonl").write_text('{"kind": "log", "step": "x", "resident_bytes": "y"}\n' + "[" * 9999)
+        Path("out/run.lock").write_bytes(b"\xff\xfe\0" * 9999)
+        os.symlink("nowhere", f"out/checkpoint-{steps}")
+        ended = train(save_strategy="steps", save_steps=1, max_steps=steps)
+        assert ended.code == 0 and Path(f"out/checkpoint-{steps}/resume.json").is_file(), ended
 
 
 def test_the_older_one_is_used_and_the_damaged_one_goes(run: Run, capsys: pytest.CaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """Weights load whole or not at all; each folder here is a tiny model with one thing wrong."""
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -51,6 +52,20 @@ def index(weight_map: Any) -> Break:
     return spoil
 
 
+def two_files(folder: Path) -> None:
+    shutil.copy(folder / WEIGHTS, folder / "b.safetensors")
+    names = list(load_file(folder / WEIGHTS))
+    index(dict.fromkeys(names, "a.safetensors") | {names[0]: "b.safetensors"})(folder)
+
+
+def instead(name: str, make: Callable[[Path], object]) -> Break:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return spoil
+
+
 def token(number: int) -> Break:
     def spoil(folder: Path) -> None:
         path = folder / "tokenizer.json"
@@ -84,6 +99,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "index of missing files": (index({NAME: "no.safetensors"}), "no.safetensors"),
     "index of numbers": (index({NAME: 5}), "no file's name"),
     "index that leads out": (index({NAME: "../a.safetensors"}), "no file's name"),
+    "index without a name": (index({NAME: ""}), "no file's name"),
+    "a tensor in two files": (two_files, "another file holds"),
+    "a link to nowhere": (instead("chat_template.jinja", lambda path: path.symlink_to("x")), "leads nowhere"),
+    "a pipe": (instead("generation_config.json", os.mkfifo), "it is no file"),
+    "a pointer": (put("tokenizer.json", "version https://git-lfs.github.com/spec/v1\n"), "tokenizer.json: a Git LFS pointer"),
     "index of some": (index({NAME: "a.safetensors"}), "does not name"),
     "index of more": (index({"zz": "a.safetensors"}), "zz"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer"),
@@ -104,6 +124,12 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "more layers": (keys("config.json", num_hidden_layers=5), "num_hidden_layers"),
     "layers in words": (keys("config.json", num_hidden_layers="two"), "num_hidden_layers"),
     "wider": (keys("config.json", hidden_size=64), "shape"),
+    "without sizes": (put("config.json", '{"model_type": "llama", "num_hidden_layers": 2}'), "those of another model"),
+    "a million layers": (keys("config.json", num_hidden_layers=10**6, layer_types=...), "num_hidden_layers is 1,000,000"),
+    "a vocabulary of billions": (keys("config.json", vocab_size=10**12), "those of another model"),
+    "dropout beyond one": (keys("config.json", attention_dropout=5.0), "attention_dropout must be"),
+    "a part that is none": (keys("config.json", text_config={"a": 1}), "config.json"),
+    "length in words": (keys("tokenizer_config.json", model_max_length="long"), "model_max_length"),
     "no heads": (keys("config.json", num_attention_heads=0), "cannot be loaded"),
     "unknown activation": (keys("config.json", hidden_act="nosuch"), "nosuch"),
     "unknown type": (keys("config.json", dtype="floaty"), "floaty"),
@@ -153,6 +179,15 @@ BROKEN_ADAPTERS: dict[str, tuple[Break, str]] = {
     "whole numbers": (tensors(lambda t: t.update({FIRST: t[FIRST].to(torch.int8)}), ADAPTER), "floating-point"),
     "truncated": (lambda f: (f / ADAPTER).write_bytes((f / ADAPTER).read_bytes()[:-9]), "truncated"),
     "no weights": (lambda f: (f / ADAPTER).unlink(), "no adapter weights"),
+    "weights that are a pipe": (instead(ADAPTER, os.mkfifo), "it is no file"),
+    "weights that are a folder": (instead(ADAPTER, Path.mkdir), "it is no file"),
+    "pickled numbers": (instead(ADAPTER, lambda path: torch.save({"a": 5}, path.with_suffix(".bin"))), "something else than tensors"),
+    "a pickled list": (instead(ADAPTER, lambda path: torch.save([1], path.with_suffix(".bin"))), "something else than tensors"),
+    "too large for fp32": (tensors(lambda t: t.update({FIRST: t[FIRST].double() * 1e300}), ADAPTER), "q_proj"),
+    "rank of billions": (keys(CONFIG, r=10**9), "r is 1000000000"),
+    "alpha 0": (keys(CONFIG, lora_alpha=0), "lora_alpha"),
+    "words for true": (keys(CONFIG, use_rslora="false"), "use_rslora must be true or false"),
+    "ids in words": (keys(CONFIG, trainable_token_indices={"embed_tokens": ["x"]}), "trainable_token_indices"),
 }  # fmt: skip
 
 

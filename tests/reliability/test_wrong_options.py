@@ -138,6 +138,21 @@ def test_a_launchers_variable_that_is_no_number_is_named(command, monkeypatch, n
     assert ended.code == 2 and f"{name}: must be a whole number" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "1"}, "RANK: 1 is none of 1 processes"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": ""}, "MASTER_ADDR: not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": ""}, "MASTER_PORT: not set"),
+    ],
+)
+def test_a_launchers_variables_that_do_not_go_together_are_named(command, monkeypatch, place, said):
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    ended = command("train", "model_name_or_path=m", "dataset=d", "template=qwen", "output_dir=o", "stage=sft")
+    assert ended.code == 2 and said in ended.err, ended
+
+
 def test_a_very_long_word_leaves_room_for_what_is_allowed(judged):
     ended = judged("train", "model_name_or_path=m", "dataset=d", f"optim={'a' * 5000}", "output_dir=o")
     assert ended.code == 2 and "allowed: " in ended.err and len(ended.err) < 500

@@ -62,6 +62,15 @@ class Prepared:
     stream: Stream | None = None
     """What is trained, when it is read only then."""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that a model reads in one, of a stream's first rows."""
+        texts = (
+            rows.samples if isinstance(rows, Packed) and rows.isolated else rows
+            for rows in (self.train, *self.evals.values())
+        )
+        return max((int(each.lengths.max()) for each in texts if len(each)), default=0)
+
     def feed(self, division: Division) -> Feed:
         """What gives the run its windows."""
         return PreparedFeed(self.train, division) if self.stream is None else StreamedFeed(self.stream, division)

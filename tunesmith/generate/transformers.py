@@ -20,6 +20,7 @@ from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.stops import stops
 from tunesmith.generate.text import AnswerText
 from tunesmith.log import OptionError
+from tunesmith.models import positions
 from tunesmith.templates.conversation import Conversation
 
 WORKER = "answer"
@@ -45,7 +46,7 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self._encode = encode
         self.stops = stops(model, tokenizer, stop_words, stop_tokens)
-        self.longest: int | None = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.longest: int | None = positions.reach(model.config)
         """Most tokens that the model reads, where it says so."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Generator[str, None, None]:

@@ -37,11 +37,11 @@ def write_manifest(checkpoint: Path) -> None:
 
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None when every file is there, of its size and its hash."""
+    if not (checkpoint / MANIFEST).exists():
+        return f"it has no {MANIFEST}"
     try:
         listed = _listed(checkpoint / MANIFEST)
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return f"its {MANIFEST} can't be read"
     try:
         for name, (size, _) in listed.items():
@@ -49,7 +49,7 @@ def damage(checkpoint: Path) -> str | None:
             if not path.exists():
                 return f"{name} is missing"
             if not path.is_file():
-                return f"{name} is a folder"
+                return f"{name} is no file"
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size} bytes instead of {size}"
         for name, (_, digest) in listed.items():
@@ -62,9 +62,11 @@ def damage(checkpoint: Path) -> str | None:
 
 def _listed(manifest: Path) -> dict[str, tuple[Any, Any]]:
     """Size and hash by file.  Raises one of many errors when it was not written by `write_manifest`."""
+    if not manifest.is_file():
+        raise ValueError(f"{manifest} is no file")
     listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     found = {name: (expected["bytes"], expected["sha256"]) for name, expected in listed.items()}
-    if not found or any("\0" in name for name in found):
+    if not found or any("\0" in name or name.startswith("/") or ".." in name.split("/") for name in found):
         raise ValueError(f"{manifest} lists no files")
     return found
 

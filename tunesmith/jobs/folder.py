@@ -39,6 +39,9 @@ WRITTEN = (
 )  # fmt: skip
 """Files a run writes into its folder, besides `checkpoint-N/` and model shards."""
 
+LONGEST_HOLDER = 200
+"""Letters of a lock that are read, whatever else is in it."""
+
 _NOT_PATHS = ("auto", "true", "false")
 
 
@@ -82,10 +85,12 @@ def claim(cfg: Config, origins: Mapping[str, str]) -> Claim:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `run.json` says; empty when there is none or it can't be read."""
+    path = folder / FACTS
     try:
-        return json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -123,8 +128,8 @@ def _lock(folder: Path) -> IO[str]:
         opened = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as problem:
         raise OptionError(f"output_dir: {folder / LOCK} cannot be opened: {problem.strerror}") from problem
-    lock = os.fdopen(opened, "r+", encoding="utf-8")
-    holder = lock.read().strip()
+    lock = os.fdopen(opened, "r+", encoding="utf-8", errors="replace")
+    holder = lock.read(LONGEST_HOLDER).strip()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_taken = False
@@ -195,6 +200,8 @@ def check(cfg: Config) -> None:
         return
     if (folder / LOCK).is_symlink():
         raise OptionError(f"output_dir: {folder / LOCK} is a symbolic link, and nothing is written through one")
+    if odd := [name for name in (*WRITTEN, LOCK) if (folder / name).exists() and not (folder / name).is_file()]:
+        raise OptionError(f"output_dir: {folder / odd[0]} is no file, and one of that name is written; remove it")
     if cfg.train.overwrite_output_dir:
         _refuse_to_remove_what_is_read(cfg, folder)
         return
@@ -305,6 +312,11 @@ def _refuse_changes(facts: Mapping[str, Any], cfg: Config, place: Path) -> None:
 def _refuse_strangers(folder: Path) -> None:
     """Nothing is overwritten: a folder without `run.json` may hold files, but none of the names a run writes."""
     taken = [name for name in WRITTEN if (folder / name).exists()] + [p.name for p in checkpoints.every(folder)]
+    if taken and FACTS in taken:
+        raise OptionError(
+            f"output_dir: {folder / FACTS} can't be read, so which run the folder holds can't be told; choose another "
+            "output_dir, or set overwrite_output_dir: true to replace it"
+        )
     if taken and not _is_remains(folder):
         raise OptionError(
             f"output_dir: {folder} holds {', '.join(taken[:3])} of something else; choose another output_dir, or set "

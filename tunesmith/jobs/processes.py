@@ -50,6 +50,17 @@ def check_place() -> None:
         if value and not (value.isascii() and value.isdigit() and int(value) >= least):
             text = f"must be a whole number, at least {least}, got '{value}'; unset it where no launcher started this process"
             raise OptionError(f"{name}: {text}")
+    if not is_worker():
+        return
+    count = int(os.environ["WORLD_SIZE"] or 1)
+    if (rank := int(os.environ["RANK"] or 0)) >= count:
+        raise OptionError(
+            f"RANK: {rank} is none of {count} processes (WORLD_SIZE); unset both where no launcher started this one"
+        )
+    if count > 1 and (missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]):
+        raise OptionError(
+            f"{missing[0]}: not set, and {count} processes meet there (WORLD_SIZE); a launcher such as torchrun sets it"
+        )
 
 
 def launch(count: int, command: str, arguments: list[str], timeout_seconds: float) -> int:

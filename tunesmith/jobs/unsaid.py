@@ -33,8 +33,9 @@ def tell(folder: Path, facts: Mapping[str, Any]) -> None:
     if facts.get("status") != "running":
         return
     step, when, held = _last(folder)
-    when, before = when or facts.get("started", "?"), facts.get("machine") or {}
-    most = before.get("memory_bytes")
+    found = facts.get("machine")
+    when, before = when or facts.get("started", "?"), found if isinstance(found, dict) else {}
+    most = _whole(before.get("memory_bytes"))
     stood = f"after step {step}" if step else "before its first log row"
     warn("resume", f"the run before ended without a word, {stood}, last heard of at {when}{_holding(held, most)}")
     if facts.get("host") != socket.gethostname() or not before.get("boot"):
@@ -42,8 +43,8 @@ def tell(folder: Path, facts: Mapping[str, Any]) -> None:
     now = machine()
     if now["boot"] != before["boot"]:
         warn("resume", "this machine was started anew since then")
-    elif now["killed"] is not None and before.get("killed") is not None:
-        if now["killed"] > before["killed"]:
+    elif now["killed"] is not None and (killed := _whole(before.get("killed"))) is not None:
+        if now["killed"] > killed:
             warn("resume", "Linux has killed a process for memory since that run began, most likely this one")
         else:
             warn(
@@ -68,14 +69,19 @@ def _last(folder: Path) -> tuple[int | None, str | None, int | None]:
     for line in reversed(lines):
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(event, dict):
             continue
         when = when or event.get("time")
         if event.get("kind") == "log":
-            return event.get("step"), when, event.get("resident_bytes")
+            return _whole(event.get("step")), when, _whole(event.get("resident_bytes"))
     return None, when, None
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, where a file that anyone may have changed holds one."""
+    return value if type(value) is int else None
 
 
 def _memory() -> int | None:

@@ -17,6 +17,7 @@ from tunesmith.look.plan import due_in, processes_of, totals_of
 from tunesmith.look.rows import Rows, titled
 from tunesmith.models import skeleton
 from tunesmith.models.load import attention_for
+from tunesmith.models.positions import check_reach
 from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.optim import build, schedules
 from tunesmith.train.best import best_of
@@ -39,6 +40,8 @@ def plan(loaded: Loaded) -> int:
     if cfg.train.do_train:
         skeleton.check_targets(inputs.source, cfg.model, cfg.tuning)
         skeleton.check_changes(inputs.source, cfg.model, cfg.data.cutoff_len)
+        if cfg.model.rope_scaling is None:
+            check_reach(skeleton.skeleton(inputs.source, cfg.model), inputs.prepared.longest)
         _check_steps(loaded, inputs)
     totals = totals_of(loaded, inputs)
     for line in [*inputs.prepared.report.lines(), *totals.lines()]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunesmith import log
 from tunesmith.log import ModelError
-from tunesmith.models.complete import read_header, read_json
+from tunesmith.models.complete import read_header, read_json, refuse_no_files
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -35,6 +35,7 @@ def check(folder: Path) -> dict[str, Any]:
     """What `read_config` gives.  Raises ModelError too when there is no whole adapter beside it, told from its files alone."""
     if not (folder / CONFIG).is_file():
         raise ModelError(f"adapter_name_or_path: {folder} holds no adapter (no {CONFIG})")
+    refuse_no_files(folder)
     config = read_config(folder)
     if (folder / WEIGHTS).is_file():
         read_header(folder / WEIGHTS)
@@ -62,6 +63,11 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def _are_ids(value: Any) -> bool:
+    lists = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids) for ids in lists)
+
+
 def _is_pattern(value: Any) -> bool:
     try:
         return isinstance(value, str) and bool(re.compile(value))
@@ -71,10 +77,14 @@ def _is_pattern(value: Any) -> bool:
 
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "r": (lambda value: type(value) is int and value > 0, "a whole number, at least 1"),
-    "lora_alpha": (_is_number, "a number"),
+    "lora_alpha": (lambda value: _is_number(value) and value != 0, "a number, and 0 would undo the adapter"),
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "target_modules": (lambda value: value is None or _is_names(value) or _is_pattern(value), "names or an expression"),
     "modules_to_save": (lambda value: value is None or _is_names(value), "a list of names"),
+    "trainable_token_indices": (lambda value: value is None or _are_ids(value), "a list of ids"),
+    **dict.fromkeys(
+        ("use_rslora", "use_dora", "fan_in_fan_out"), (lambda value: isinstance(value, bool), "true or false")
+    ),
     "base_model_name_or_path": (lambda value: value is None or isinstance(value, str), "a name"),
     "init_lora_weights": (lambda value: value != "loftq", "a start that is built here, and loftq is not"),
 }

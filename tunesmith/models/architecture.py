@@ -50,6 +50,7 @@ def read(source: Source, cfg: ModelConfig) -> tuple[PreTrainedConfig, type[PreTr
     trusted = bool(code_that_runs(source, cfg))
     try:
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=trusted)
+        config.get_text_config().to_dict()
     except Exception as failure:  # each architecture checks its config in its own way
         text = " ".join(str(failure).split())[:400]
         raise ModelError(f"{source.folder / 'config.json'}: {type(failure).__name__}: {text}") from failure

@@ -38,6 +38,9 @@ BITS = {
 }  # fmt: skip
 """What safetensors calls a type -> bits of a number of it."""
 LFS = b"version https://git-lfs"
+POINTER_BYTES = 1024
+READ = (".json", ".jinja", ".safetensors", ".model", "vocab.txt", "merges.txt", PICKLED, "adapter_model.bin")
+"""Endings, and whole names, of the files that make a model, a tokenizer or an adapter."""
 LONGEST_HEADER = 100_000_000
 
 
@@ -51,12 +54,16 @@ class Weights:
     pickled: bool
     odd: Mapping[str, str] = field(default_factory=dict)
     """Tensors that are stored as no floating-point numbers, and as what."""
+    tensors: int = 0
+    numbers: int = 0
+    """How many tensors the files hold, and how many numbers in all; 0 for pickled files."""
 
 
 def check(source: Source, *, scratch: bool = False) -> Weights:
     """Look at config, weights (which nobody reads if `scratch`) and tokenizer files.  Raises ModelError naming the first file
     that is missing, truncated or not what its name says."""
     folder = source.folder
+    refuse_no_files(folder)
     _not_an_adapter(folder)
     config = read_config(folder)
     if quantized := config.get("quantization_config"):
@@ -68,6 +75,20 @@ def check(source: Source, *, scratch: bool = False) -> Weights:
         if not code:
             raise ModelError(f"{folder}: no tokenizer (looked for {', '.join(' + '.join(t) for t in TOKENIZERS)})")
     return weights
+
+
+def refuse_no_files(folder: Path) -> None:
+    """Raise ModelError for what has a name that is read, and is no file, leads nowhere, or stands for the file itself: libraries
+    pass over it as if it were not there, or wait for ever."""
+    for path in sorted(path for path in folder.iterdir() if path.suffix in READ or path.name in READ):
+        if path.is_symlink() and not path.exists():
+            raise ModelError(f"{path}: a link that leads nowhere")
+        if not path.is_file():
+            raise ModelError(f"{path}: it is no file")
+        if path.suffix != ".safetensors" and path.stat().st_size < POINTER_BYTES:
+            with _opened(path) as file:
+                if file.read(len(LFS)) == LFS:
+                    raise ModelError(f"{path}: a Git LFS pointer, not the file itself (`git lfs pull` fetches it)")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -152,12 +173,16 @@ def _shards(index: Path) -> dict[str, Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: it names no weights")
-    if odd := [name for name in weight_map.values() if not isinstance(name, str) or Path(name).name != name]:
+    if odd := [name for name in weight_map.values() if not _is_file_name(name)]:
         raise ModelError(f"{index}: {odd[0]!r} is no file's name in this folder")
     missing = sorted(name for name in set(weight_map.values()) if not (index.parent / name).is_file())
     if missing:
         raise ModelError(f"{index.parent}: missing {', '.join(missing)}, which {index.name} names")
     return {tensor: index.parent / name for tensor, name in weight_map.items()}
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name == name and name not in ("", "..") and "\0" not in name
 
 
 def _safetensors(files: list[Path], where: dict[str, Path] | None = None) -> Weights:
@@ -169,21 +194,26 @@ def _safetensors(files: list[Path], where: dict[str, Path] | None = None) -> Wei
         for path, header in headers.items():
             if unnamed := sorted(header.keys() - {"__metadata__"} - where.keys()):
                 raise ModelError(f"{path}: {INDEX} does not name its tensor {unnamed[0]}, which would be left out")
+    held: dict[str, dict[str, Any]] = {}
     bytes_of: dict[str, int] = {}
-    for header in headers.values():
+    for path, header in headers.items():
         for name, entry in header.items():
             if name != "__metadata__":
+                if name in held:
+                    raise ModelError(f"{path}: it holds the tensor {name}, which another file holds, too")
+                held[name] = entry
                 start, end = entry["data_offsets"]
                 bytes_of[entry["dtype"]] = bytes_of.get(entry["dtype"], 0) + end - start
     if not bytes_of:
         raise ModelError(f"{files[0]}: it holds no tensors")
-    odd = {
-        name: entry["dtype"]
-        for header in headers.values()
-        for name, entry in header.items()
-        if name != "__metadata__" and entry["dtype"] not in DTYPES
-    }
-    return Weights(tuple(files), DTYPES.get(max(bytes_of, key=bytes_of.__getitem__)), pickled=False, odd=odd)
+    return Weights(
+        tuple(files),
+        DTYPES.get(max(bytes_of, key=bytes_of.__getitem__)),
+        pickled=False,
+        odd={name: entry["dtype"] for name, entry in held.items() if entry["dtype"] not in DTYPES},
+        tensors=len(held),
+        numbers=sum(math.prod(entry["shape"]) for entry in held.values()),
+    )
 
 
 def _pickled(files: list[Path]) -> Weights:

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from tunesmith import log, shortage
 from tunesmith.config.model import ModelConfig
 from tunesmith.log import OutOfMemory
-from tunesmith.models import architecture, complete, dropout, positions, quantized
+from tunesmith.models import architecture, complete, dropout, plausible, positions, quantized
 from tunesmith.models.attention import choose_attention
 from tunesmith.models.complete import check
 from tunesmith.models.recompute import ASKED, Way, recompute
@@ -86,6 +86,7 @@ def _read(
     files = complete.check(source)
     if files.pickled:
         log.note(str(source.folder), "its weights are pickled .bin files; they are read without running what they hold")
+    plausible.check(config, files, source.folder / "config.json")
     try:
         model = read_weights(
             source,

@@ -45,6 +45,8 @@ def read(file: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as fault:
         raise ModelError(f"{file}: damaged, or it holds more than tensors; it is not read") from fault
+    if not isinstance(tensors, dict) or not all(isinstance(one, Tensor) for one in tensors.values()):
+        raise ModelError(f"{file}: it holds something else than tensors with names")
     return tensors
 
 

@@ -15,6 +15,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from tunesmith import log
 from tunesmith.log import OptionError
 
+REACH = "max_position_embeddings"
+"""What most configs call the positions that a model was made for; others say what they call it."""
+
+RESERVED = 2
+"""Positions in which some architectures keep something else."""
+
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 """Between which turns over the original length an angle is half stretched, as in Llama 3.1."""
 
@@ -79,3 +85,28 @@ def _forget(module: nn.Module, _: Any) -> None:
     assert isinstance(original, torch.Tensor)
     module.register_buffer("inv_freq", original.to(kept["inv_freq"].device), persistent=False)
     module.max_seq_len_cached = kept["original_max_seq_len"]
+
+
+def reach(config: PreTrainedConfig) -> int | None:
+    """Positions that a model was made for; None where it does not say."""
+    text = config.get_text_config()
+    said = text.to_dict().get(text.attribute_map.get(REACH, REACH))
+    return said if type(said) is int and said > 0 else None
+
+
+def check_reach(model: PreTrainedModel, longest: int) -> None:
+    """Warn where rows of `longest` tokens are longer than what the model was made for.  Raises OptionError where it has learned
+    its positions one by one, and has none beyond."""
+    most = reach(model.config)
+    if most is None or longest <= most:
+        return
+    inputs = model.get_input_embeddings()
+    tables = (each for each in model.modules() if isinstance(each, nn.Embedding) and each is not inputs)
+    if any(most <= table.num_embeddings <= most + RESERVED for table in tables):
+        raise OptionError(
+            f"cutoff_len: rows have up to {longest} tokens, and the model has {most} positions; {most} fits"
+        )
+    log.warn(
+        "cutoff_len",
+        f"rows have up to {longest} tokens, and the model was made for {most}; rope_scaling stretches rotary positions",
+    )

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from tunesmith.config.model import ModelConfig
 from tunesmith.config.tuning import TuningConfig
 from tunesmith.log import ModelError
-from tunesmith.models import architecture, dropout, positions
+from tunesmith.models import architecture, complete, dropout, plausible, positions
 from tunesmith.models.precision import BY_NAME
 from tunesmith.models.tuning import freeze, targets
 from tunesmith.models.weights import quiet, reason
@@ -16,6 +16,7 @@ from tunesmith.models.where import Source
 def skeleton(source: Source, cfg: ModelConfig) -> PreTrainedModel:
     """The model on torch's `meta` device: every module, and of each weight only its shape."""
     config, model_class = architecture.read(source, cfg)
+    plausible.check(config, complete.check(source, scratch=cfg.train_from_scratch), source.folder / "config.json")
     if cfg.dropout_rate is not None:
         dropout.announce(config, cfg.dropout_rate)
     try:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TokenizersBackend
 
@@ -38,6 +39,11 @@ def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
         raise ModelError(f"{source.folder}: its tokenizer cannot be read: {failure}") from failure
     if len(tokenizer) == 0 or (tokenizer.is_fast and not tokenizer.backend_tokenizer.get_vocab_size(False)):
         raise ModelError(f"{source.folder}: its tokenizer has no tokens")
+    if type(tokenizer.model_max_length) not in (int, float):
+        raise ModelError(
+            f"{source.folder / 'tokenizer_config.json'}: model_max_length must be a number, got {tokenizer.model_max_length!r}"
+        )
+    _always_alike(tokenizer)
     new_tokens.add(tokenizer, cfg)
     if not tokenizer.is_fast:
         log.warn("tokenizer", f"{source.folder} gives only a slow tokenizer")
@@ -45,6 +51,13 @@ def load_tokenizer(source: Source, cfg: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         log.note("tokenizer", f"it has no pad token; {tokenizer.pad_token!r} fills up rows, hidden from the model")
     return tokenizer
+
+
+def _always_alike(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have one text give the same tokens each time: a vocabulary whose file asks for it joins pieces at random."""
+    if tokenizer.is_fast and isinstance(model := tokenizer.backend_tokenizer.model, BPE) and model.dropout:
+        log.note("tokenizer", f"its dropout of {model.dropout:g} is left out: tokens would be others in each run")
+        model.dropout = None
 
 
 def _as_written(tokenizer: PreTrainedTokenizerBase, file: Path) -> bool:

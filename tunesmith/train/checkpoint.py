@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tunesmith import files
 from tunesmith.jobs import checkpoints
-from tunesmith.log import RunError
+from tunesmith.log import RunError, TunesmithError
+from tunesmith.models.weights import reason
 from tunesmith.optim.state import load_optimizer_state, optimizer_state
+from tunesmith.train import position
 from tunesmith.train.position import Position
 from tunesmith.train.runtime import Runtime
 
@@ -24,7 +27,7 @@ POSITION = "resume.json"
 
 def save(
     folder: Path,
-    position: Position,
+    place: Position,
     optimizer: Optimizer | None,
     schedule: LRScheduler,
     runtime: Runtime,
@@ -35,7 +38,7 @@ def save(
     `write_model(path)` writes the trained weights (and what makes the folder loadable elsewhere).  `optimizer` None
     leaves optimizer and random states out: such a checkpoint cannot be resumed.
     """
-    final = folder / f"checkpoint-{position.step}"
+    final = folder / f"checkpoint-{place.step}"
     states = runtime.random_states()
     with runtime.main_first() as is_main:
         if is_main:
@@ -44,7 +47,7 @@ def save(
                 if optimizer is not None:
                     _write_optimizer(partial, optimizer, schedule)
                     save_file(states, partial / "random.safetensors")
-                (partial / POSITION).write_text(json.dumps(dataclasses.asdict(position), indent=1), encoding="utf-8")
+                (partial / POSITION).write_text(json.dumps(dataclasses.asdict(place), indent=1), encoding="utf-8")
                 checkpoints.write_manifest(partial)
                 files.publish_folder(partial, final)
     return final
@@ -70,17 +73,29 @@ def load(
     """
     if not (checkpoint / "optimizer.safetensors").exists():
         raise RunError(f"{checkpoint}: saved with save_only_model, so no run can go on from it")
-    read_model(checkpoint)
-    plan = json.loads((checkpoint / "optimizer.json").read_text(encoding="utf-8"))
-    load_optimizer_state(optimizer, load_file(checkpoint / "optimizer.safetensors"), plan["optimizer"])
-    schedule.load_state_dict(_like(schedule.state_dict(), plan["schedule"]))
-    runtime.restore_random_states(load_file(checkpoint / "random.safetensors"))
+    try:
+        read_model(checkpoint)
+        plan = json.loads((checkpoint / "optimizer.json").read_text(encoding="utf-8"))
+        load_optimizer_state(optimizer, load_file(checkpoint / "optimizer.safetensors"), plan["optimizer"])
+        schedule.load_state_dict(_like(schedule.state_dict(), plan["schedule"]))
+        runtime.restore_random_states(load_file(checkpoint / "random.safetensors"))
+    except TunesmithError:
+        raise
+    except Exception as problem:  # whole, but written by another version or another hand, so anything may be in it
+        raise RunError(f"{checkpoint}: what it holds does not fit this run: {reason(problem)}") from problem
     return read_position(checkpoint)
 
 
 def read_position(checkpoint: Path) -> Position:
-    """The checkpoint's place in the run, read without loading a tensor."""
-    return Position(**json.loads((checkpoint / POSITION).read_text(encoding="utf-8")))
+    """The checkpoint's place in the run, read without loading a tensor.  Raises RunError naming what in it is not known."""
+    try:
+        return position.read((checkpoint / POSITION).read_text(encoding="utf-8"))
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        name = ".".join(map(str, first["loc"])) or POSITION
+        raise RunError(f"{checkpoint / POSITION}: {name} is not what this version writes: {first['msg']}") from problem
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RunError(f"{checkpoint / POSITION}: cannot be read: {problem}") from problem
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

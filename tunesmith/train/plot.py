@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ def _moments(values: Sequence[float], span: float) -> list[tuple[float, float, f
 
 def draw(curves: dict[str, Curve], title: str) -> "Figure":
     """The picture of `curves`, for any backend to render."""
+    os.environ["MPLBACKEND"] = "agg"  # it draws into a file; what is set for somebody's screen may not be there
     import matplotlib
     from matplotlib import font_manager
     from matplotlib.figure import Figure

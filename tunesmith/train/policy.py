@@ -14,7 +14,7 @@ from tunesmith.files import sha256_of
 from tunesmith.log import ModelError, note
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
-from tunesmith.models import flex, float8, liger, ragged
+from tunesmith.models import flex, float8, liger, positions, ragged
 from tunesmith.models.dropout import has_dropout
 from tunesmith.models.elementwise import add_rows_read, lighten
 from tunesmith.models.isolation import require_isolation
@@ -54,12 +54,15 @@ def attention(cfg: Config, source: Source, runtime: Runtime) -> str:
 
 
 def tuned_model(
-    cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, isolated: bool
+    cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, isolated: bool, longest: int = 0
 ) -> tuple[nn.Module, str]:
     """The model, grown to its tokenizer where that has new tokens, with what `finetuning_type` trains made trainable, and a
     fingerprint of what it was made of; its random parts depend on the seed alone.
-    `isolated`: rows hold samples that may not see each other.  Raises ModelError when the model lets them."""
+    `isolated`: rows hold samples that may not see each other.  Raises ModelError when the model lets them, and OptionError
+    where `longest`, tokens of the longest text, is more than it can read."""
     model = base_model(cfg, source, runtime, trainable=True)
+    if cfg.model.rope_scaling is None:
+        positions.check_reach(model, longest)
     adapters = find_adapters(cfg.model)
     parts = [fingerprint(model.named_parameters()), *(_weights_of(adapter) for adapter in adapters)]
     if isolated:
@@ -141,8 +144,10 @@ def layout_of(policy: Predictor) -> Layout:
     return Layout(policy.ragged, EVERYTHING if policy.shares else 0, policy.multiple_of)
 
 
-def untuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime) -> nn.Module:
-    """The model as it is, its adapters merged."""
+def untuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, longest: int = 0) -> nn.Module:
+    """The model as it is, its adapters merged.  Raises OptionError where texts of `longest` tokens are more than it can read."""
     model = base_model(cfg, source, runtime, trainable=False)
+    if cfg.model.rope_scaling is None:
+        positions.check_reach(model, longest)
     grow(model, tokenizer, source, cfg.model, seed=cfg.train.seed)
     return merge(model, find_adapters(cfg.model))

@@ -1,12 +1,16 @@
 """Where a run stands.  Plain numbers and names, as `resume.json` holds them; knows no tensor and imports no torch."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 
 @dataclass
 class Position:
     """Where a run stands after `step` optimizer steps.  Everything in it is plain JSON, floats exact."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
     step: int = 0
     tokens: int = 0
@@ -47,6 +51,12 @@ class Position:
     is_unevaluated: bool = False
     """Whether an evaluation that was due at this very step is still to be made."""
     log_history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read(text: str) -> Position:
+    """The position that a file's JSON holds.  Raises pydantic's ValidationError for what has another type than was written, or
+    a name that is not known here."""
+    return TypeAdapter(Position).validate_json(text)
 
 
 def changes(before: Position, now: Position) -> list[str]:

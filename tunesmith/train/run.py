@@ -174,7 +174,8 @@ def evaluate(cfg: Config, inputs: Inputs, runtime: Runtime) -> None:
     """Tell the loss on the evaluation data, and write it where there is an `output_dir`."""
     if not inputs.prepared.evals:
         raise OptionError("do_eval: there is nothing to evaluate on; give eval_dataset or val_size")
-    model = untuned_model(cfg, inputs.source, inputs.tokenizer, runtime)
+    longest = inputs.prepared.longest
+    model = untuned_model(cfg, inputs.source, inputs.tokenizer, runtime, longest=longest)
     results = evaluate_all(asked(cfg, model, runtime), inputs, runtime, cfg)
     for name, value in results.items():
         say(f"{name}: {value:.6g}")

@@ -57,7 +57,10 @@ class Session:
         self.cfg, self.inputs, self.runtime, self.place = cfg, inputs, runtime, place
         rows = inputs.prepared.train
         isolated = isinstance(rows, Packed) and rows.isolated
-        self.model, base = tuned_model(cfg, inputs.source, inputs.tokenizer, runtime, isolated=isolated)
+        longest = inputs.prepared.longest
+        self.model, base = tuned_model(
+            cfg, inputs.source, inputs.tokenizer, runtime, isolated=isolated, longest=longest
+        )
         give_back()
         self.asked = asked(cfg, self.model, runtime, isolated=isolated)
         self.policy = runtime.prepare(self.asked)

@@ -48,7 +48,9 @@ def read(source: Source) -> Adapter:
         holds, tensors = pickled.held(folder), pickled.read(folder / PICKLED)
     if odd := [name for name, tensor in tensors.items() if not tensor.is_floating_point()]:
         raise ModelError(f"{folder}: {odd[0]} is stored as {tensors[odd[0]].dtype}, no floating-point numbers")
-    check_finite(tensors.items(), str(folder))
+    check_finite(((name, tensor.float()) for name, tensor in tensors.items()), str(folder))
+    if config.r > (largest := max((size for tensor in tensors.values() for size in tensor.shape), default=0)):
+        raise ModelError(f"{folder / CONFIG}: r is {config.r}, and no tensor of {folder} is larger than {largest}")
     return Adapter(source, config, tensors, holds)
 
 
