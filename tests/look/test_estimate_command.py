@@ -2,10 +2,13 @@
 
 import json
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from surroundings import clean_environment
 
 from tunesmith import cli
 from tunesmith.estimate import devices, history
@@ -202,3 +205,12 @@ def test_fp8_is_estimated_where_there_is_some(words: list[str], capsys: pytest.C
     assert weights("fp8", "h100-80") < weights("bf16", "h100-80")
     text = told(capsys, *words, "compute_type=fp8", "--devices", "a100-80", code=2)
     assert "fp8 needs a GPU of compute capability 8.9 or more, which a100-80 is not" in text
+
+
+@pytest.mark.parametrize("command", ["estimate", "plan"])
+def test_the_rate_is_measured_as_training_computes(command: str, words: list[str]) -> None:
+    script = "import os, sys, tunesmith.cli as c; c.main(sys.argv[1:]); print(os.environ['GOMP_SPINCOUNT'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, *words], capture_output=True, encoding="utf-8", env=clean_environment()
+    )
+    assert done.stdout.splitlines()[-1] == "1000", done.stderr

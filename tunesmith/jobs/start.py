@@ -31,8 +31,7 @@ def train_command(arguments: list[str]) -> int:
     _end_on_signal()
     processes.listen_again()
     _be_watched()
-    # Threads that wait by spinning make a busy machine several times slower; torch's OpenMP reads this when it is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    wait_quietly()
     # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
     with _nothing_is_garbage():
         importlib.import_module("tunesmith.train.early").check(loaded)
@@ -41,6 +40,12 @@ def train_command(arguments: list[str]) -> int:
     if processes.is_worker():
         _leave(code)
     return code
+
+
+def wait_quietly() -> None:
+    """Keep threads from waiting by spinning, which makes a busy machine several times slower; before torch is imported, whose
+    OpenMP reads this when it is loaded."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def plan_command(arguments: list[str]) -> int:
@@ -56,6 +61,7 @@ def _plan(loaded: Loaded) -> int:
         )
     if loaded.config.train.do_train:
         folder.check(loaded.config)
+    wait_quietly()
     with _nothing_is_garbage():
         importlib.import_module("tunesmith.train.early").check(loaded)
         planner = importlib.import_module("tunesmith.look.plan_command")
@@ -73,7 +79,7 @@ def doctor_command(arguments: list[str]) -> int:
         return processes.launch(count, "doctor", arguments, loaded.config.train.ddp_timeout)
     processes.listen_again()
     _be_watched()
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    wait_quietly()
     code: int = importlib.import_module("tunesmith.train.doctor").examine(loaded)
     if processes.is_worker():
         _leave(code)
