@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 import zoo
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from tunesmith.data.collate import join, pad
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
@@ -131,3 +131,13 @@ def test_bf16_is_as_near_the_truth_as_the_plain_way(name: str) -> None:
         _, gradients = cost(asked)
         apart.append(sum(float((gradients[weight].float() - truth[weight]).norm() ** 2) for weight in truth) ** 0.5)
     assert apart[1] <= 1.1 * apart[0]
+
+
+def test_what_a_deep_model_rounds_in_bf16_is_no_leak() -> None:
+    config = Qwen2Config(
+        vocab_size=20_000, hidden_size=64, intermediate_size=128, num_hidden_layers=200, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    asked = predictor(Qwen2ForCausalLM(config).bfloat16().eval())
+    assert asked.ragged and asked.shares and asked.head is not None

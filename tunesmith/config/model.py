@@ -76,6 +76,7 @@ class ModelConfig(Section):
             "merged_batches",
             "shared_prefix",
             "even_sizes",
+            "fp32_products",
             "lighter_layers",
             "kept_memory",
             "loading_ahead",
@@ -86,6 +87,7 @@ class ModelConfig(Section):
     the frozen product beside it are one step; `merged_batches`: without padding, as many rows are computed at once as
     padded ones would have taken room; `shared_prefix`: without padding, what rows computed at once begin with alike is
     computed once; `even_sizes`: on a CPU in 16 bits, a few tokens nobody looks at make numbers of tokens repeat;
+    `fp32_products`: products of bf16 are made in fp32 on a CPU that has no instructions for them;
     `lighter_layers`: norms and gated activations keep less for the way back; `kept_memory`: on a CPU,
     memory that is freed stays with the process for what comes next; `loading_ahead`: a thread builds the next step's
     batches. They change a result by rounding alone."""

@@ -11,7 +11,7 @@ from tunesmith.data.encode import Encoder
 from tunesmith.generate.source import end_tokens
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError
-from tunesmith.models import quantizers
+from tunesmith.models import bf16_products, quantizers
 from tunesmith.models.load import attention_for, check_vocabulary, load_model, load_tokenizer
 from tunesmith.models.precision import resolve_compute_type
 from tunesmith.models.tuning.adapters import attach, merge
@@ -41,7 +41,9 @@ def load_engine(
     tokenizer = load_tokenizer(_tokenizer_source(source, adapters), cfg)
     chat = chat_format(data, tokenizer)
     encoder = Encoder(tokenizer, chat, data)
-    dtype = resolve_compute_type(cfg.compute_type, device).weights
+    precision = resolve_compute_type(cfg.compute_type, device)
+    bf16_products.use("fp32_products" not in cfg.disable_speedups and bf16_products.are_slow(device, precision))
+    dtype = precision.weights
     attention = attention_for(source, cfg, dtype=dtype, device=device)
     base = load_model(
         source, cfg, dtype=dtype, device=device, trainable=False, attention=attention, longest=data.cutoff_len

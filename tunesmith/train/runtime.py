@@ -23,6 +23,7 @@ from tunesmith.data.sample import Batch
 from tunesmith.jobs import watch
 from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError
+from tunesmith.models import bf16_products
 from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.train.stop import as_part, of_sum
 
@@ -80,6 +81,9 @@ class Runtime:
         self.precision = precision = resolve_compute_type(model.compute_type, self.device)
         if model.tf32:
             allow_tf32(self.device)
+        bf16_products.use(
+            "fp32_products" not in model.disable_speedups and bf16_products.are_slow(self.device, precision)
+        )
         self.scales = precision.scaler
         """True when fp16's gradient scaler is on: it skips steps with non-finite gradients by itself."""
         self._autocast_dtype = precision.autocast

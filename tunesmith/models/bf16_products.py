@@ -1,0 +1,206 @@
+"""Products of bf16 on a CPU that has no instructions for them: made in fp32, of pieces that are cast as they are needed.
+
+Torch's own kernels sum such products up number by number there: in up to a hundred times what fp32 takes.  These replace
+them in this process, for matrix products and attention alike, in whichever library's code they are asked for; nothing is
+rounded that the others would not round.  Knows torch's operators; knows no model.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.models.precision import Precision
+
+PIECE = 1 << 23
+"""Numbers of a matrix that lie there in fp32 at one time: as many as fit into large caches."""
+
+WIDEST = 1 << 13
+"""Columns of a product that are made at once where it is wider."""
+
+FEW = 8
+"""Rows up to which torch's own kernel is faster, which reads each weight once: as when one token after another is drawn."""
+
+BF16 = torch.bfloat16
+
+Kernel = Callable[..., Any]
+
+_kept: torch.library.Library | None = None
+
+
+def are_slow(device: torch.device, precision: Precision) -> bool:
+    """Whether a run computes in bf16 on a device that has no instructions for it."""
+    computed = precision.autocast or precision.weights
+    return device.type == "cpu" and computed == BF16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def use(wanted: bool) -> None:
+    """Make them here in this process from now on, or leave them to torch."""
+    global _kept
+    if _kept is not None and not wanted:
+        _kept._destroy()
+        _kept = None
+    if _kept is None and wanted:
+        _kept = torch.library.Library("aten", "IMPL")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a kernel is replaced
+            for name, make in _MADE.items():
+                # Found before it is replaced; whatever is not of bf16 goes on to it.
+                kernel = torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed
+                _kept.impl(name, make(kernel), "CPU", with_keyset=True)
+
+
+def product(
+    one: Tensor, other: Tensor, out: Tensor, start: Tensor | None = None, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """out = beta start + alpha one @ other, summed up in fp32.  `one` [rows, inner], `other` [inner, columns], `out` and
+    `start` [rows, columns], which may be one; `start` may be narrower where it is repeated."""
+    start = None if start is None or beta == 0 else start.expand_as(out)
+    (rows, inner), columns = one.shape, other.shape[1]
+    wide = _even(columns, WIDEST)
+    deep = _even(inner, PIECE // max(1, wide))
+    high = _even(rows, PIECE // max(1, wide, deep))
+    for across in _pieces(columns, wide):
+        for down in _pieces(rows, high):
+            total: Tensor | None = None
+            for along in _pieces(inner, deep):
+                a, b = one[down, along].float(), other[along, across].float()
+                total = a @ b if total is None else total.addmm_(a, b)
+            if total is None:
+                total = out.new_zeros(out[down, across].shape, dtype=torch.float32)
+            _finish(out[down, across], total, None if start is None else start[down, across], beta, alpha)
+    return out
+
+
+def products(
+    one: Tensor, other: Tensor, out: Tensor, start: Tensor | None = None, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """The same of each matrix: `one` [matrices, rows, inner], `other` [matrices, inner, columns]."""
+    start = None if start is None or beta == 0 else start.expand_as(out)
+    largest = max(1, *(each.shape[1] * each.shape[2] for each in (one, other, out)))
+    if largest > PIECE:
+        for number in range(len(out)):
+            product(one[number], other[number], out[number], None if start is None else start[number], beta, alpha)
+        return out
+    for some in _pieces(len(out), max(1, PIECE // largest)):
+        total = one[some].float() @ other[some].float()
+        _finish(out[some], total, None if start is None else start[some], beta, alpha)
+    return out
+
+
+def _finish(out: Tensor, total: Tensor, start: Tensor | None, beta: float, alpha: float) -> None:
+    if alpha != 1:
+        total.mul_(alpha)
+    out.copy_(total if start is None else total.add_(start, alpha=beta))
+
+
+def _even(size: int, most: int) -> int:
+    """The size of equal pieces of which each is `most` at the most."""
+    return -(-size // -(-size // max(1, most))) if size else 1
+
+
+def _pieces(size: int, each: int) -> Iterator[slice]:
+    return (slice(start, start + each) for start in range(0, size, each))
+
+
+def _is_for_us(one: Tensor, other: Tensor, out: Tensor | None) -> bool:
+    """Whether a product is of bf16, and its shapes fit: torch says best what does not."""
+    if not one.dtype == other.dtype == BF16 or one.shape[-1] != other.shape[-2] or one.shape[:-2] != other.shape[:-2]:
+        return False
+    return out is None or (out.dtype == BF16 and out.shape == (*one.shape[:-1], other.shape[-1]))
+
+
+def _is_better(one: Tensor, other: Tensor, out: Tensor | None) -> bool:
+    reads_once = one.shape[0] <= FEW and other.stride(0) == 1
+    return _is_for_us(one, other, out) and not reads_once
+
+
+def _mm(kernel: Kernel) -> Kernel:
+    def mm(keys: Any, one: Tensor, other: Tensor, *, out: Tensor | None = None) -> Any:
+        if not _is_better(one, other, out):
+            return kernel(keys, one, other) if out is None else kernel(keys, one, other, out=out)
+        return product(one, other, one.new_empty(one.shape[0], other.shape[1]) if out is None else out)
+
+    return mm
+
+
+def _addmm(kernel: Kernel) -> Kernel:
+    def addmm(
+        keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1, **into: Tensor
+    ) -> Any:
+        out = into.get("out")
+        if not _is_better(one, other, out):
+            return kernel(keys, start, one, other, beta=beta, alpha=alpha, **into)
+        out = one.new_empty(one.shape[0], other.shape[1]) if out is None else out
+        return product(one, other, out, start, beta, alpha)
+
+    return addmm
+
+
+def _addmm_in_place(kernel: Kernel) -> Kernel:
+    def addmm_(keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
+        if not _is_better(one, other, start):
+            return kernel(keys, start, one, other, beta=beta, alpha=alpha)
+        return product(one, other, start, start, beta, alpha)
+
+    return addmm_
+
+
+def _bmm(kernel: Kernel) -> Kernel:
+    def bmm(keys: Any, one: Tensor, other: Tensor, *, out: Tensor | None = None) -> Any:
+        if not _is_for_us(one, other, out):
+            return kernel(keys, one, other) if out is None else kernel(keys, one, other, out=out)
+        return products(one, other, one.new_empty(*one.shape[:2], other.shape[2]) if out is None else out)
+
+    return bmm
+
+
+def _baddbmm(kernel: Kernel) -> Kernel:
+    def baddbmm(
+        keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1, **into: Tensor
+    ) -> Any:
+        out = into.get("out")
+        if not _is_for_us(one, other, out):
+            return kernel(keys, start, one, other, beta=beta, alpha=alpha, **into)
+        out = one.new_empty(*one.shape[:2], other.shape[2]) if out is None else out
+        return products(one, other, out, start, beta, alpha)
+
+    return baddbmm
+
+
+def _in_fp32(kernel: Kernel) -> Kernel:
+    """Attention, forward or back: what comes in bf16 is cast, and what goes out in the format of the queries."""
+
+    def attend(keys: Any, *args: Any, **kwargs: Any) -> Any:
+        if args[0].dtype != BF16:
+            return kernel(keys, *args, **kwargs)
+        args = tuple(map(_cast, args))
+        kwargs = {name: _cast(value) for name, value in kwargs.items()}
+        first, *others = kernel(keys, *args, **kwargs)
+        return (first.to(BF16), *others)
+
+    return attend
+
+
+def _cast(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == BF16 else value
+
+
+ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
+
+_MADE: dict[str, Callable[[Kernel], Kernel]] = {
+    "mm": _mm,
+    "mm.out": _mm,
+    "addmm": _addmm,
+    "addmm.out": _addmm,
+    "addmm_": _addmm_in_place,
+    "bmm": _bmm,
+    "bmm.out": _bmm,
+    "baddbmm": _baddbmm,
+    "baddbmm.out": _baddbmm,
+    ATTENTION: _in_fp32,
+    f"{ATTENTION}_backward": _in_fp32,
+}
+"""Torch's operators -> what replaces each one's kernel, made of that."""
