@@ -1,6 +1,6 @@
 """LLaMA-Factory beside tunesmith at training: tokens a second after the first two steps, and peak memory.
 
-    python benchmarks/train.py [--case lora] [--steps 5] [--rounds 1] [--work FOLDER] [--ours-only] [-- OPTIONS OF OURS]
+    python benchmarks/train.py [--case lora] [--steps 5] [--accumulation 8] [--rounds 1] [--work FOLDER] [--ours-only] [-- OPTIONS OF OURS]
 
 Both sides are whole processes on the CPU, one after the other, with the same rows, template, order and model.  Tokens are
 counted without padding, and are the same on both sides.  Knows the reference by its command line and the log it writes;
@@ -77,7 +77,7 @@ def main() -> int:
     warnings.simplefilter("ignore")  # of the libraries that make the model
     print(report.heading(), flush=True)
     work: Path = arguments.work
-    shared = start(work, case) | {"max_steps": arguments.steps}
+    shared = start(work, case) | {"max_steps": arguments.steps, "gradient_accumulation_steps": arguments.accumulation}
     reference = None if arguments.ours_only else sides.theirs()
     ours, theirs = [], []
     for number in range(arguments.rounds):
@@ -90,7 +90,9 @@ def main() -> int:
             )
             print(_told("reference", theirs[-1], tokens), flush=True)
     if theirs:
-        print(f"\n{arguments.case}, {arguments.steps} steps, rounds in turns: {arguments.rounds}\n")
+        print(
+            f"\n{arguments.case}, {arguments.steps} steps of 2 x {arguments.accumulation} rows, rounds in turns: {arguments.rounds}\n"
+        )
         measured: dict[str, report.Both] = {
             "tokens/s": ([rate(run, tokens) for run in ours], [rate(run, tokens) for run in theirs]),
         }
@@ -149,6 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=sorted(CASES), default="lora")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--accumulation", type=int, default=8, help="micro-batches of a step")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--work", type=Path, default=CACHE / f"train-{time.strftime('%Y%m%d-%H%M%S')}")
     parser.add_argument("--tiny", action="store_true", help="a model that shows only that everything runs")

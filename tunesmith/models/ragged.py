@@ -214,10 +214,16 @@ def _products(
     return (shares @ value[0]).view(1, heads, tokens, value.shape[-1])[:, :, :asked]
 
 
-@lru_cache(maxsize=64)
 def causal(tokens: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """0 where a token may look, else -inf; [tokens, tokens].  `window`: how many tokens back, itself included."""
-    hidden = torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu(1)
+    """0 where a token may look, else -inf; [tokens, tokens].  `window`: how many tokens back, itself included.
+
+    A corner of one that is kept: one for each number of tokens would lie scattered among what comes and goes."""
+    return _whole_mask(max(SHORT, 1 << (tokens - 1).bit_length()), window, dtype, device)[:tokens, :tokens]
+
+
+@lru_cache(maxsize=8)
+def _whole_mask(side: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    hidden = torch.ones(side, side, dtype=torch.bool, device=device).triu(1)
     if window is not None:
         hidden |= torch.ones_like(hidden).tril(-window)
-    return torch.zeros(tokens, tokens, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+    return torch.zeros(side, side, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)

@@ -106,7 +106,9 @@ def backward(policy: nn.Module, objective: Objective, window: Window, runtime: R
             with runtime.autocast():
                 cost = objective(policy, runtime.to_device(batch)).total
             runtime.backward(cost * (runtime.world_size / weight))
-        total = cost.detach() if total is None else total + cost.detach()
+        # Without its graph, whose nodes would lie scattered over the memory that the next micro-batch is laid into.
+        cost = cost.detach()
+        total = cost if total is None else total + cost
     assert total is not None, "a window holds at least one micro-batch"
     return total
 
