@@ -5,6 +5,8 @@ them in this process, for matrix products and attention alike, in whichever libr
 rounded that the others would not round.  Knows torch's operators; knows no model.
 """
 
+import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,10 +16,10 @@ from torch import Tensor
 
 from tunesmith.models.precision import Precision
 
-PIECE = 1 << 23
+PIECE = 5 << 20
 """Numbers of a matrix that lie there in fp32 at one time: as many as fit into large caches."""
 
-WIDEST = 1 << 13
+WIDEST = 5 << 10
 """Columns of a product that are made at once where it is wider."""
 
 FEW = 8
@@ -28,6 +30,37 @@ BF16 = torch.bfloat16
 Kernel = Callable[..., Any]
 
 _kept: torch.library.Library | None = None
+
+
+class _Buffer:
+    """Memory for one piece in fp32, which grows to the largest that was asked for."""
+
+    def __init__(self) -> None:
+        self._kept = torch.empty(0)
+
+    def of(self, *shape: int) -> Tensor:
+        """Room of that shape."""
+        size = math.prod(shape)
+        if len(self._kept) < size:
+            self._kept = torch.empty(max(size, min(PIECE, 2 * size)))
+        return self._kept[:size].view(shape)
+
+    def cast(self, piece: Tensor) -> Tensor:
+        """`piece` [..., rows, columns] in fp32, in the order in which its numbers lie."""
+        turned = piece.stride(-1) != 1
+        place = self.of(*(piece.mT if turned else piece).shape)
+        return (place.mT if turned else place).copy_(piece)
+
+
+class _Room(threading.local):
+    """A thread's memory for both factors and their product.  Kept, since blocks as large that came and went between smaller
+    ones, which stay, would leave gaps in which nothing fits."""
+
+    def __init__(self) -> None:
+        self.one, self.other, self.product = _Buffer(), _Buffer(), _Buffer()
+
+
+_room = _Room()
 
 
 def are_slow(device: torch.device, precision: Precision) -> bool:
@@ -66,8 +99,11 @@ def product(
         for down in _pieces(rows, high):
             total: Tensor | None = None
             for along in _pieces(inner, deep):
-                a, b = one[down, along].float(), other[along, across].float()
-                total = a @ b if total is None else total.addmm_(a, b)
+                a, b = _room.one.cast(one[down, along]), _room.other.cast(other[along, across])
+                if total is None:
+                    total = torch.mm(a, b, out=_room.product.of(len(a), b.shape[1]))
+                else:
+                    total.addmm_(a, b)
             if total is None:
                 total = out.new_zeros(out[down, across].shape, dtype=torch.float32)
             _finish(out[down, across], total, None if start is None else start[down, across], beta, alpha)
@@ -85,7 +121,8 @@ def products(
             product(one[number], other[number], out[number], None if start is None else start[number], beta, alpha)
         return out
     for some in _pieces(len(out), max(1, PIECE // largest)):
-        total = one[some].float() @ other[some].float()
+        a, b = _room.one.cast(one[some]), _room.other.cast(other[some])
+        total = torch.bmm(a, b, out=_room.product.of(len(a), a.shape[1], b.shape[2]))
         _finish(out[some], total, None if start is None else start[some], beta, alpha)
     return out
 

@@ -218,10 +218,15 @@ def causal(tokens: int, window: int | None, dtype: torch.dtype, device: torch.de
     """0 where a token may look, else -inf; [tokens, tokens].  `window`: how many tokens back, itself included.
 
     A corner of one that is kept: one for each number of tokens would lie scattered among what comes and goes."""
-    return _whole_mask(max(SHORT, 1 << (tokens - 1).bit_length()), window, dtype, device)[:tokens, :tokens]
+    return _whole_mask(1 << (tokens - 1).bit_length(), window, dtype, device)[:tokens, :tokens]
 
 
-@lru_cache(maxsize=8)
+def forget() -> None:
+    """Let go of the masks that are kept."""
+    _whole_mask.cache_clear()
+
+
+@lru_cache(maxsize=16)
 def _whole_mask(side: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     hidden = torch.ones(side, side, dtype=torch.bool, device=device).triu(1)
     if window is not None:

@@ -280,11 +280,11 @@ def _fitting(lengths: Sequence[int], *, gpu: bool) -> Iterator[list[int]]:
     chunk, block = pieces.CHUNK["cpu"], pieces.BLOCK["cpu"]
     if gpu:
         pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = pieces.CHUNK["cuda"], pieces.BLOCK["cuda"]
-    ragged.causal.cache_clear()  # what is kept there is real
+    ragged.forget()  # what is kept there is real
     try:
         yield attended
     finally:
-        ragged.causal.cache_clear()
+        ragged.forget()
         pieces.CHUNK["cpu"], pieces.BLOCK["cpu"] = chunk, block
 
 
