@@ -97,6 +97,12 @@ def test_a_device_fits_what_it_holds_with_gaps_and_its_driver() -> None:
     assert not device.fits(Memory(10 * GIB, 0, 0, 0, int(most) + 2, 0, 0))
 
 
+def test_what_comes_and_goes_on_a_cpu_leaves_gaps() -> None:
+    device = devices.Device("CPU", "cpu", 8 * GIB, 0.0, 0.0, 0.0, taken=GIB)
+    assert device.needs(Memory(100, 10, 20, 30, 0, 0, 7)) == GIB + 167
+    assert device.needs(Memory(100, 10, 20, 30, 2000, 400, 7)) == GIB + 167 + int(2400 * (1 + devices.GAPS))
+
+
 def test_money_is_price_times_hours_times_devices() -> None:
     price = money.Price("mine", 2.5, "USD")
     assert price.of(Range(1800, 3600, 7200), devices=4) == Range(5, 10, 20)

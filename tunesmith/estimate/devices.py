@@ -16,6 +16,10 @@ TABLE = Path(__file__).parent / "devices.toml"
 CONTEXT_BYTES = 600 << 20
 """What a GPU's driver and kernels take for themselves."""
 
+GAPS = 0.45
+"""What gaps between blocks take on a CPU, as a share of what comes and goes in a micro-batch: there blocks of all sizes lie in
+one heap.  Measured: 0.35 to 0.55 of LoRA on 30 M, 100 M and 0.5 B, 0 to 0.15 of full tuning, where other terms hide it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -37,7 +41,9 @@ class Device:
         return self.needs(memory) <= self.memory
 
     def needs(self, memory: Memory) -> int:
-        """Bytes that must be there for a step."""
+        """Bytes that must be there for a step, with the gaps between blocks."""
+        if self.kind == "cpu":
+            return memory.total + int(GAPS * (memory.activations + memory.loss)) + self.taken
         held = memory.weights + memory.adapters
         return int(held + memory.to_come * MARGIN) + self.taken
 

@@ -14,7 +14,7 @@ from tunesmith.log import OptionError
 from tunesmith.models import bf16_products
 from tunesmith.models.precision import BY_NAME, CPU_FLAGS, cpu_flags, has_fp8, is_fast_bf16
 
-CPU_BYTES = 520 << 20
+CPU_BYTES = 505 << 20
 """What the interpreter, torch, transformers and a tokenizer have resident on a CPU before a weight is there; see
 tests/reliability/test_estimates.py."""
 
