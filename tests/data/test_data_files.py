@@ -51,6 +51,18 @@ def as_bytes(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def test_an_arrow_stream_that_was_cut_between_two_batches_is_told(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = as_bytes("arrow stream")
+    assert values(write("whole.arrow", whole)) == ROWS
+    assert not capsys.readouterr().err
+    assert values(write("cut.arrow", whole[:-8])) == ROWS
+    assert (
+        f"ends without the mark that an arrow stream ends with; {len(ROWS)} rows were read" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "tsv", "parquet", "arrow", "arrow stream"])
 def test_every_kind_of_file_gives_the_same_rows(kind: str, write: Write) -> None:
     path = write(f"rows.{kind.split()[0]}", as_bytes(kind))

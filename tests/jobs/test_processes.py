@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,11 @@ def test_signals_of_a_process_without_a_launcher_stay_as_they_are(monkeypatch: p
         assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_no_gpus_are_counted_where_no_driver_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,-1")
+    monkeypatch.setattr(processes, "DRIVERS", (str(tmp_path), "/nowhere"))
+    assert processes.gpus() == 2
+    monkeypatch.setattr(processes, "DRIVERS", ("/nowhere",))
+    assert processes.gpus() == 0

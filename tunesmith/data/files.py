@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from tunesmith.log import DataError, MissingExtra
+from tunesmith.log import DataError, MissingExtra, warn
 
 Values = dict[str, Any]
 
@@ -202,6 +202,9 @@ def _lines(stream: IO[bytes], path: str) -> Iterator[str]:
             raise _not_utf8(path, number, line, reason.start) from reason
 
 
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+"""What an arrow stream ends with, unless it was cut or its writer never closed it."""
+
 _LFS = b"version https://git-lfs"
 _OTHER_KINDS = {
     b"\x1f\x8b": "compressed with gzip; name it so (.json.gz)",
@@ -327,6 +330,13 @@ def _read_arrow(stream: IO[bytes], path: str) -> Iterator[Any]:
             done += batch.num_rows
     except pyarrow.ArrowException as reason:
         raise DataError(f"{path}: is not a whole arrow file: {reason}") from reason
+    if not whole:
+        source.seek(-len(END_OF_STREAM), io.SEEK_END)
+        if source.read() != END_OF_STREAM:
+            warn(
+                path,
+                f"ends without the mark that an arrow stream ends with; {done} rows were read, more may be missing",
+            )
 
 
 def _read_json(stream: IO[bytes], path: str) -> Iterator[Any]:

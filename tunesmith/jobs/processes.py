@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
+from pathlib import Path
 from types import FrameType
 
 from tunesmith import log
@@ -30,8 +31,14 @@ PLACE = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MA
 """Variables by which a launcher tells a process its place, and their least values."""
 
 
+DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
+"""What is there where a GPU can be used: Linux's driver, the same in a container, and Windows' under WSL."""
+
+
 def gpus() -> int:
     """GPUs this process may use, counted without importing torch."""
+    if not any(Path(path).exists() for path in DRIVERS):
+        return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])

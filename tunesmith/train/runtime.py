@@ -22,7 +22,7 @@ from tunesmith.config.train import TrainConfig
 from tunesmith.data.sample import Batch
 from tunesmith.jobs import watch
 from tunesmith.jobs.watch import HERE
-from tunesmith.log import OptionError
+from tunesmith.log import OptionError, warn
 from tunesmith.models import bf16_products
 from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.train.stop import as_part, of_sum
@@ -61,6 +61,7 @@ class Runtime:
         on_cpu = model.device == "cpu" or (model.device == "auto" and not torch.cuda.is_available())
         if model.device == "cuda" and not torch.cuda.is_available():
             raise OptionError("device: cuda was asked for, and torch finds no GPU here")
+        _leave_out_settings()
         seconds = min(cfg.ddp_timeout, 10**9) + SECONDS_BEHIND
         timeout = accelerate.InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=seconds))
         with warnings.catch_warnings(), HERE.meeting():
@@ -255,6 +256,14 @@ class Runtime:
             torch.cuda.set_rng_state(mine, self.device)
         if self.scales and "scaler" in states:
             self._scaler.load_state_dict(json.loads(bytes(states["scaler"].tolist())))
+
+
+def _leave_out_settings() -> None:
+    """Take accelerate's variables out of the environment, which would change a run behind its options' back."""
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        value = os.environ.pop(name)
+        if name.startswith("ACCELERATE_USE_") and value.lower() in ("1", "true", "yes"):
+            warn(name, "has no effect here: what a run does is said by its options alone")
 
 
 def _keep_freed_memory() -> None:
