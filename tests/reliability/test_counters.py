@@ -85,7 +85,7 @@ def counted(folder: Path) -> Counted:
 SHARED = {"include_num_input_tokens_seen": True, "disable_shuffling": True, "num_train_epochs": 1}
 
 PADDED = {"disable_speedups": "no_padding"}
-STREAMED = {"streaming": True, "max_steps": 2}
+STREAMED = {"streaming": True, "max_steps": 2, "cutoff_len": 256}
 PACKED = {"packing": True, "cutoff_len": 256, "per_device_train_batch_size": 1}
 
 ALONE: dict[str, dict[str, Any]] = {

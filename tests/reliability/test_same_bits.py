@@ -14,7 +14,7 @@ Options = dict[str, Any]
 KINDS: dict[str, Options] = {
     "lora with dropout": {"lora_dropout": 0.3},
     "full, packed": {"finetuning_type": "full", "packing": True, "cutoff_len": 256, "gradient_accumulation_steps": 1},
-    "streamed": {"streaming": True, "max_steps": 6, "buffer_size": 8, "lora_dropout": 0.1},
+    "streamed": {"streaming": True, "max_steps": 6, "buffer_size": 8, "cutoff_len": 256, "lora_dropout": 0.1},
     "bf16, of like length": {"compute_type": "bf16", "batching": "length_grouped", "finetuning_type": "freeze"},
     "padded": {"disable_speedups": "no_padding", "lora_dropout": 0.1},
 }

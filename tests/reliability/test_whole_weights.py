@@ -125,7 +125,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "layers in words": (keys("config.json", num_hidden_layers="two"), "num_hidden_layers"),
     "wider": (keys("config.json", hidden_size=64), "shape"),
     "without sizes": (put("config.json", '{"model_type": "llama", "num_hidden_layers": 2}'), "those of another model"),
-    "a million layers": (keys("config.json", num_hidden_layers=10**6, layer_types=...), "num_hidden_layers is 1,000,000"),
+    "ten thousand layers": (keys("config.json", num_hidden_layers=10**4, layer_types=...), "num_hidden_layers is 10,000"),
     "a vocabulary of billions": (keys("config.json", vocab_size=10**12), "those of another model"),
     "dropout beyond one": (keys("config.json", attention_dropout=5.0), "attention_dropout must be"),
     "a part that is none": (keys("config.json", text_config={"a": 1}), "config.json"),
