@@ -60,6 +60,9 @@ def test_several_products_are_too(taken: None, monkeypatch: pytest.MonkeyPatch, 
     found = torch.baddbmm(hidden.expand(3, 11, 9), one, other, alpha=0.25)
     is_rounded(found[..., :7], 0.25 * truth[..., :7])
     assert (found[..., 7:] == -torch.inf).all()
+    into = drawn(3, 11, 9, seed=2)
+    scaled = 0.5 * into.float() - 2 * truth
+    is_rounded(into.baddbmm_(one, other, beta=0.5, alpha=-2), scaled)
 
 
 def test_attention_and_its_gradients(taken: None) -> None:

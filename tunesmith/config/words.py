@@ -42,7 +42,7 @@ def is_known(name: str) -> bool:
 def report_unknown(shown: str, name: str, place: Place, problems: Problems) -> None:
     """Note an option that does not exist, and the one that was probably meant."""
     dashes = "--" if shown.startswith("--") else ""
-    if owner := _owner(name):
+    if not problems.are_many and (owner := _owner(name)):
         problems.add(place, f"unknown option '{shown}'; it is a value of '{dashes}{owner}'", owner)
         return
     meant = None if problems.are_many else nearest(name[:LONGEST_NAME], known_names())

@@ -28,6 +28,8 @@ FEW = 8
 BF16 = torch.bfloat16
 
 Kernel = Callable[..., Any]
+Make = Callable[..., Tensor]
+Fits = Callable[[Tensor, Tensor, Tensor | None], bool]
 
 _kept: torch.library.Library | None = None
 
@@ -154,57 +156,40 @@ def _is_better(one: Tensor, other: Tensor, out: Tensor | None) -> bool:
     return _is_for_us(one, other, out) and not reads_once
 
 
-def _mm(kernel: Kernel) -> Kernel:
-    def mm(keys: Any, one: Tensor, other: Tensor, *, out: Tensor | None = None) -> Any:
-        if not _is_better(one, other, out):
-            return kernel(keys, one, other) if out is None else kernel(keys, one, other, out=out)
-        return product(one, other, one.new_empty(one.shape[0], other.shape[1]) if out is None else out)
+def _plain(fits: Fits, make: Make) -> Callable[[Kernel], Kernel]:
+    """`mm` and `bmm`: of what fits one product is made here."""
 
-    return mm
+    def taking(kernel: Kernel) -> Kernel:
+        def multiply(keys: Any, one: Tensor, other: Tensor, **into: Tensor) -> Any:
+            out = into.get("out")
+            return (
+                make(one, other, _out(one, other, out)) if fits(one, other, out) else kernel(keys, one, other, **into)
+            )
 
+        return multiply
 
-def _addmm(kernel: Kernel) -> Kernel:
-    def addmm(
-        keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1, **into: Tensor
-    ) -> Any:
-        out = into.get("out")
-        if not _is_better(one, other, out):
-            return kernel(keys, start, one, other, beta=beta, alpha=alpha, **into)
-        out = one.new_empty(one.shape[0], other.shape[1]) if out is None else out
-        return product(one, other, out, start, beta, alpha)
-
-    return addmm
+    return taking
 
 
-def _addmm_in_place(kernel: Kernel) -> Kernel:
-    def addmm_(keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
-        if not _is_better(one, other, start):
-            return kernel(keys, start, one, other, beta=beta, alpha=alpha)
-        return product(one, other, start, start, beta, alpha)
+def _added(fits: Fits, make: Make, *, in_place: bool = False) -> Callable[[Kernel], Kernel]:
+    """`addmm` and `baddbmm`: the same, added to what is there."""
 
-    return addmm_
+    def taking(kernel: Kernel) -> Kernel:
+        def add(
+            keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1, **into: Tensor
+        ) -> Any:
+            out = start if in_place else into.get("out")
+            if not fits(one, other, out):
+                return kernel(keys, start, one, other, beta=beta, alpha=alpha, **into)
+            return make(one, other, _out(one, other, out), start, beta, alpha)
+
+        return add
+
+    return taking
 
 
-def _bmm(kernel: Kernel) -> Kernel:
-    def bmm(keys: Any, one: Tensor, other: Tensor, *, out: Tensor | None = None) -> Any:
-        if not _is_for_us(one, other, out):
-            return kernel(keys, one, other) if out is None else kernel(keys, one, other, out=out)
-        return products(one, other, one.new_empty(*one.shape[:2], other.shape[2]) if out is None else out)
-
-    return bmm
-
-
-def _baddbmm(kernel: Kernel) -> Kernel:
-    def baddbmm(
-        keys: Any, start: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1, **into: Tensor
-    ) -> Any:
-        out = into.get("out")
-        if not _is_for_us(one, other, out):
-            return kernel(keys, start, one, other, beta=beta, alpha=alpha, **into)
-        out = one.new_empty(*one.shape[:2], other.shape[2]) if out is None else out
-        return products(one, other, out, start, beta, alpha)
-
-    return baddbmm
+def _out(one: Tensor, other: Tensor, given: Tensor | None) -> Tensor:
+    return one.new_empty(*one.shape[:-1], other.shape[-1]) if given is None else given
 
 
 def _in_fp32(kernel: Kernel) -> Kernel:
@@ -228,15 +213,16 @@ def _cast(value: Any) -> Any:
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 _MADE: dict[str, Callable[[Kernel], Kernel]] = {
-    "mm": _mm,
-    "mm.out": _mm,
-    "addmm": _addmm,
-    "addmm.out": _addmm,
-    "addmm_": _addmm_in_place,
-    "bmm": _bmm,
-    "bmm.out": _bmm,
-    "baddbmm": _baddbmm,
-    "baddbmm.out": _baddbmm,
+    "mm": _plain(_is_better, product),
+    "mm.out": _plain(_is_better, product),
+    "addmm": _added(_is_better, product),
+    "addmm.out": _added(_is_better, product),
+    "addmm_": _added(_is_better, product, in_place=True),
+    "bmm": _plain(_is_for_us, products),
+    "bmm.out": _plain(_is_for_us, products),
+    "baddbmm": _added(_is_for_us, products),
+    "baddbmm.out": _added(_is_for_us, products),
+    "baddbmm_": _added(_is_for_us, products, in_place=True),
     ATTENTION: _in_fp32,
     f"{ATTENTION}_backward": _in_fp32,
 }
