@@ -1,5 +1,6 @@
 """Trackers get the metrics and the options, never a secret, and never end the training they watch."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def test_tensorboard_shows_a_resumed_run_as_one(tmp_path: Path) -> None:
             tracker.log(step, {"loss": step + (0.5 if resumed else 0.0), "grad_norm": float("nan")})
         tracker.log(steps[-1], {"eval_loss": 0.25})
         tracker.close()
+        time.sleep(1)  # TensorBoard reads files in the order of their names, which begin with the second
     assert read(tmp_path / "first") == {
         "train/loss": {5: 5.0, 10: 10.0, 15: 15.5, 20: 20.5},
         "eval/loss": {20: 0.25},
