@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from tunesmith import compiled
-from tunesmith.data.collate import join, pad
+from tunesmith.data.batching.collate import join, pad
 from tunesmith.data.sample import EVERYTHING, Batch, Sample
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, PreTrainedConfig, Qwen2Config
 
-from tunesmith.data.pack import fill
+from tunesmith.data.batching.pack import fill
 from tunesmith.data.sample import Sample
 
 RATES = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 181e12, "4090": 165e12}

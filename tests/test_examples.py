@@ -6,7 +6,7 @@ import pytest
 from surroundings import REPOSITORY
 
 from tunesmith.config.load import load
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.reading.sources import find_datasets
 
 EXAMPLES = REPOSITORY / "examples"
 FILES = [*sorted(EXAMPLES.rglob("*.yaml")), *sorted(EXAMPLES.glob("*.txt"))]

@@ -130,7 +130,7 @@ def test_light_rooms_import_nothing_heavy(module):
 
 def test_only_one_file_imports_accelerate_to_run_with():
     users = [module for module in MODULES if "accelerate" in {name.split(".")[0] for name in imports(tree_of(module))}]
-    assert set(users) <= {"tunesmith.train.runtime", "tunesmith.train.trackers"}
+    assert set(users) <= {"tunesmith.train.runtime", "tunesmith.train.telling.trackers"}
 
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=name_of)

@@ -98,10 +98,10 @@ LOSSES = {
 }
 
 FORMATS = {
-    "alpaca": "tunesmith.data.formats:alpaca",
-    "sharegpt": "tunesmith.data.formats:sharegpt",
-    "openai": "tunesmith.data.formats:openai",
-    "text": "tunesmith.data.formats:text",
+    "alpaca": "tunesmith.data.reading.formats:alpaca",
+    "sharegpt": "tunesmith.data.reading.formats:sharegpt",
+    "openai": "tunesmith.data.reading.formats:openai",
+    "text": "tunesmith.data.reading.formats:text",
 }
 
 TRACKERS = {

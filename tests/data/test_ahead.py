@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.ahead import Ahead
+from tunesmith.data.batching.ahead import Ahead
 
 
 class Counted:

@@ -11,7 +11,7 @@ import pytest
 from tunesmith.cli import main
 from tunesmith.config.data import DataConfig
 from tunesmith.config.load import load
-from tunesmith.data.augment import Augmenter, cased, spaced, with_shuffled_options
+from tunesmith.data.reading.augment import Augmenter, cased, spaced, with_shuffled_options
 from tunesmith.log import OptionError
 from tunesmith.templates.conversation import Conversation, Message
 from tunesmith.train.inputs import Inputs, read_inputs

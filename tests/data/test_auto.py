@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.encode import Encoder
+from tunesmith.data.encoding.encode import Encoder
 from tunesmith.log import DataError
 from tunesmith.templates.conversation import Conversation
 

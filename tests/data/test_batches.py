@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.batches import Window, windows
-from tunesmith.data.division import FILLER, Division, Order, divide, windows_per_epoch
+from tunesmith.data.batching.batches import Window, windows
+from tunesmith.data.batching.division import FILLER, Division, Order, divide, windows_per_epoch
 from tunesmith.data.sample import IGNORED, Batch, Layout, Sample
 
 

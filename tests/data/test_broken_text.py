@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.broken_text import is_lost, unscrambled, unseen, without_unseen
+from tunesmith.data.faults.broken_text import is_lost, unscrambled, unseen, without_unseen
 
 ORDINARY = [
     "plain",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.encode import Encoder, Outcome
+from tunesmith.data.encoding.encode import Encoder, Outcome
 from tunesmith.log import DataError
 from tunesmith.templates.conversation import Conversation
 

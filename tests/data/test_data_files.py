@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.data import files
-from tunesmith.data.files import Meter, read_rows
+from tunesmith.data.reading import files
+from tunesmith.data.reading.files import Meter, read_rows
 from tunesmith.log import DataError
 
 ROWS = [{"a": "eins", "b": "zwei\nZeilen"}, {"a": "你好", "b": 'mit "Anführung", ja'}, {"a": "  drei ", "b": ""}]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.division import FEWEST_TOKENS, FILLER, Division, Way
+from tunesmith.data.batching.division import FEWEST_TOKENS, FILLER, Division, Way
 
 WAYS: list[Way] = ["padded", "length_grouped", "token_budget"]
 ROW_TOKENS = 40

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.encode import Encoder
-from tunesmith.data.vocabulary import FIXED
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.encoding.vocabulary import FIXED
 from tunesmith.log import DataError, OptionError
 from tunesmith.templates.conversation import Conversation, Message, Piece, Span
 

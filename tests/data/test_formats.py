@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tunesmith.data.files import Row
-from tunesmith.data.formats import Reader, Unusable
-from tunesmith.data.sources import OPENAI_TAGS, Columns, Shape, Tags
+from tunesmith.data.reading.files import Row
+from tunesmith.data.reading.formats import Reader, Unusable
+from tunesmith.data.reading.sources import OPENAI_TAGS, Columns, Shape, Tags
 from tunesmith.templates.conversation import Conversation
 
 ALPACA = Shape("alpaca", Columns(history="history", system="system", tools="tools"))

@@ -11,10 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from tunesmith.config.data import DataConfig
 from tunesmith.data import pipeline
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.formats import Reader
-from tunesmith.data.inspect import SeenRow, Witness, find_row, see
+from tunesmith.data.reading.formats import Reader
+from tunesmith.data.reading.sources import find_datasets
 from tunesmith.data.sample import IGNORED
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.telling.inspect import SeenRow, Witness, find_row, see
 from tunesmith.log import DataError, OptionError
 
 LONG = "the quick brown fox jumps over the lazy dog " * 12

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.interleave import Until, interleave, probabilities
-from tunesmith.data.sources import Dataset, FileSource, Shape
+from tunesmith.data.reading.interleave import Until, interleave, probabilities
+from tunesmith.data.reading.sources import Dataset, FileSource, Shape
 from tunesmith.log import OptionError
 
 UNTIL: list[Until] = ["interleave_under", "interleave_over", "interleave_once"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.data.languages import WORDS, language
+from tunesmith.data.faults.languages import WORDS, language
 
 TEXTS = {
     "English": "The river is wide, and the boat that you can see on it is not one of the fast ones.",

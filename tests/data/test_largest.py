@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tunesmith.data.division import FILLER, Division
-from tunesmith.data.largest import largest
+from tunesmith.data.batching.division import FILLER, Division
+from tunesmith.data.batching.largest import largest
 
 DIVISIONS = {
     "padded": {},

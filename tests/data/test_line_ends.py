@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from tunesmith.data.line_ends import SPLITS, lines_of, parts_at_line_ends
+from tunesmith.data.encoding.line_ends import SPLITS, lines_of, parts_at_line_ends
 
 ODD = ["\n", "\r", " ", "\t", "\u00a0", "\u0085", "\u2028", "\u180e", "\u200b", "\ufeff", "\x1c", "\u3000", "\u0301", "e", "é",
        "'s", "7", "42", "你", ".", "<|", "|>", "word", "\U0001f389", "   "]  # fmt: skip

@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.encode import Encoder
-from tunesmith.data.findings import CHECKS, Findings
-from tunesmith.data.lint import Linter, prompts
-from tunesmith.data.lint_rows import Words
-from tunesmith.data.mend import Mended, mended
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.faults.findings import CHECKS, Findings
+from tunesmith.data.faults.lint import Linter, prompts
+from tunesmith.data.faults.lint_rows import Words
+from tunesmith.data.faults.mend import Mended, mended
+from tunesmith.data.reading.sources import find_datasets
 
 Write = Callable[[str, Any], Path]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data import mix
-from tunesmith.data.files import Meter
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.reading import mix
+from tunesmith.data.reading.files import Meter
+from tunesmith.data.reading.sources import find_datasets
 from tunesmith.log import DataError, OptionError
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tunesmith.data.near_duplicates import LIKENESS, RUN_WORDS, Likeness, Texts
+from tunesmith.data.faults.near_duplicates import LIKENESS, RUN_WORDS, Likeness, Texts
 
 WORDS = [f"word{number}" for number in range(3000)]
 

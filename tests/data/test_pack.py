@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from tunesmith.data.arrays import ArraySamples, Rows
-from tunesmith.data.batches import windows
-from tunesmith.data.division import Division
-from tunesmith.data.pack import Packed, fill
+from tunesmith.data.batching.batches import windows
+from tunesmith.data.batching.division import Division
+from tunesmith.data.batching.pack import Packed, fill
+from tunesmith.data.keeping.arrays import ArraySamples, Rows
 from tunesmith.data.sample import IGNORED, Layout, Samples
 from tunesmith.losses import lm
 

@@ -10,11 +10,11 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.arrays import ArraySamples
-from tunesmith.data.batches import windows
-from tunesmith.data.division import Division
-from tunesmith.data.pairs import JudgedSamples, PairSamples
+from tunesmith.data.batching.batches import windows
+from tunesmith.data.batching.division import Division
+from tunesmith.data.keeping.arrays import ArraySamples
 from tunesmith.data.pipeline import Prepared, prepare
+from tunesmith.data.reading.pairs import JudgedSamples, PairSamples
 from tunesmith.data.sample import IGNORED, Samples
 from tunesmith.log import DataError, OptionError
 

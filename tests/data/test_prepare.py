@@ -12,11 +12,11 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.encode import Encoder
-from tunesmith.data.files import Row
-from tunesmith.data.formats import Reader
-from tunesmith.data.prepare import Workers
-from tunesmith.data.sources import Shape
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.keeping.prepare import Workers
+from tunesmith.data.reading.files import Row
+from tunesmith.data.reading.formats import Reader
+from tunesmith.data.reading.sources import Shape
 from tunesmith.log import OutOfMemory
 
 
@@ -51,11 +51,11 @@ SCRIPT = """
 import os, signal, sys
 from transformers import AutoTokenizer
 from tunesmith.config.data import DataConfig
-from tunesmith.data.encode import Encoder
-from tunesmith.data.files import Row
-from tunesmith.data.formats import Reader
-from tunesmith.data.prepare import Workers
-from tunesmith.data.sources import Shape
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.reading.files import Row
+from tunesmith.data.reading.formats import Reader
+from tunesmith.data.keeping.prepare import Workers
+from tunesmith.data.reading.sources import Shape
 
 if __name__ == "__main__":
     encoder = Encoder(AutoTokenizer.from_pretrained(sys.argv[1]), None, DataConfig())

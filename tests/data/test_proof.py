@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.encode import Encoder
-from tunesmith.data.proof import prove
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.encoding.proof import prove
+from tunesmith.data.reading.sources import find_datasets
 from tunesmith.log import DataError
 from tunesmith.templates.conversation import Conversation, Span
 from tunesmith.templates.jinja import JinjaFormat

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.files import Meter, Row
-from tunesmith.data.interleave import Until, interleave
-from tunesmith.data.raw_rows import DRAWN_AT_ONCE, RawRows, shuffled
-from tunesmith.data.sources import Dataset, FileSource, Shape
+from tunesmith.data.reading.files import Meter, Row
+from tunesmith.data.reading.interleave import Until, interleave
+from tunesmith.data.reading.raw_rows import DRAWN_AT_ONCE, RawRows, shuffled
+from tunesmith.data.reading.sources import Dataset, FileSource, Shape
 from tunesmith.log import DataError
 
 UNTIL: list[Until] = ["interleave_under", "interleave_over", "interleave_once"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.data.sources import OPENAI_TAGS, Columns, Dataset, HubSource, Tags, find_datasets
+from tunesmith.data.reading.sources import OPENAI_TAGS, Columns, Dataset, HubSource, Tags, find_datasets
 from tunesmith.log import DataError, MissingExtra, OptionError
 
 ALPACA = [{"instruction": "a", "input": "", "output": "b"}]
@@ -102,7 +102,9 @@ def test_hubs_are_known_by_entry_and_by_prefix_and_asked_only_when_rows_are_read
     )  # fmt: skip
     source = one("modelscope", folder).source
     assert isinstance(source, HubSource) and source.hub == "ms"
-    monkeypatch.setattr("tunesmith.data.sources._load_huggingface", lambda url, entry, streaming: [{"text": url}])
+    monkeypatch.setattr(
+        "tunesmith.data.reading.sources._load_huggingface", lambda url, entry, streaming: [{"text": url}]
+    )
     assert rows(one("hf:someone/rows", folder)) == [{"text": "someone/rows"}]
     (row,) = one("hf:someone/rows", folder).source.read()
     assert row.where == "hf:someone/rows row 1"
@@ -299,7 +301,7 @@ def test_an_entry_with_both_hubs_asks_the_one_the_environment_prefers(
 
 def test_local_files_never_import_the_library_for_hubs(folder: Path) -> None:
     code = (
-        "import sys; from tunesmith.data.sources import find_datasets\n"
+        "import sys; from tunesmith.data.reading.sources import find_datasets\n"
         f"(d,) = find_datasets(['rows'], {str(folder)!r})\n"
         "assert len(list(d.source.read())) == 3\n"
         "assert not {'datasets', 'torch', 'transformers', 'pyarrow', 'fsspec'} & set(sys.modules)"

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.arrays import ArraySamples, Rows
-from tunesmith.data.collate import join, rounded
+from tunesmith.data.batching.collate import join, rounded
+from tunesmith.data.batching.starts import FEWEST, laid, shared_by_all
+from tunesmith.data.keeping.arrays import ArraySamples, Rows
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
-from tunesmith.data.starts import FEWEST, laid, shared_by_all
 from tunesmith.estimate.formula import Load
 
 SYSTEM = list(range(100, 112))

@@ -14,8 +14,8 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data import arrays, store
-from tunesmith.data.arrays import Rows
+from tunesmith.data.keeping import arrays, store
+from tunesmith.data.keeping.arrays import Rows
 from tunesmith.data.pipeline import Prepared, prepare
 from tunesmith.log import OptionError
 

@@ -12,12 +12,12 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data.batches import Window
-from tunesmith.data.division import FILLER, Division
-from tunesmith.data.files import Meter, Row
+from tunesmith.data.batching.batches import Window
+from tunesmith.data.batching.division import FILLER, Division
 from tunesmith.data.pipeline import Prepared, prepare
-from tunesmith.data.sources import FileSource
-from tunesmith.data.stream import Place
+from tunesmith.data.reading.files import Meter, Row
+from tunesmith.data.reading.sources import FileSource
+from tunesmith.data.streaming.stream import Place
 from tunesmith.log import DataError
 
 Write = Callable[[str, Any], Path]
@@ -35,8 +35,8 @@ def alpaca(count: int, start: int = 0) -> list[dict[str, str]]:
 @pytest.fixture
 def prepared(tiny_tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     """Groups are of 8 rows, filled ones of 20."""
-    monkeypatch.setattr("tunesmith.data.stream.GROUP_ROWS", 8)
-    monkeypatch.setattr("tunesmith.data.stream.FILLED_GROUP_ROWS", 20)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.GROUP_ROWS", 8)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.FILLED_GROUP_ROWS", 20)
 
     def run(*names: object, stage: str = "sft", seed: int = 3, **options: Any) -> Prepared:
         wanted = {"streaming": True, "buffer_size": 10, "disable_cache": True} | options

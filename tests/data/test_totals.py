@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.batches import windows
-from tunesmith.data.division import Division, Way
-from tunesmith.data.report import Longest, Tallies
+from tunesmith.data.batching.batches import windows
+from tunesmith.data.batching.division import Division, Way
 from tunesmith.data.sample import Sample
-from tunesmith.data.totals import BINS, histogram, padding
+from tunesmith.data.telling.report import Longest, Tallies
+from tunesmith.data.telling.totals import BINS, histogram, padding
 
 
 class Lengths:

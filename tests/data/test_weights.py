@@ -11,16 +11,16 @@ from chat_formats import ChatML
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data import store
-from tunesmith.data.arrays import ArraySamples, Rows, joined
-from tunesmith.data.collate import join, pad
-from tunesmith.data.encode import Encoder
-from tunesmith.data.files import Row
-from tunesmith.data.formats import Reader
-from tunesmith.data.pack import Packed
-from tunesmith.data.prepare import Preparer
+from tunesmith.data.batching.collate import join, pad
+from tunesmith.data.batching.pack import Packed
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.keeping import store
+from tunesmith.data.keeping.arrays import ArraySamples, Rows, joined
+from tunesmith.data.keeping.prepare import Preparer
+from tunesmith.data.reading.files import Row
+from tunesmith.data.reading.formats import Reader
+from tunesmith.data.reading.sources import Columns, Shape, Tags
 from tunesmith.data.sample import IGNORED
-from tunesmith.data.sources import Columns, Shape, Tags
 from tunesmith.templates.conversation import Conversation, Message
 
 SHAPE = Shape("sharegpt", Columns(messages="conversations"), Tags())

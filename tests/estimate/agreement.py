@@ -8,7 +8,7 @@ from tunesmith.config.schema import Config
 from tunesmith.estimate import formula, shapes
 from tunesmith.estimate.memory import Memory
 from tunesmith.models.precision import BY_NAME
-from tunesmith.train.traced import Traced, trace
+from tunesmith.train.foretelling.traced import Traced, trace
 
 RANK = 8
 METHODS = ("full", "lora", "qlora")

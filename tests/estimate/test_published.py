@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 
 from tunesmith.config.schema import Config
 from tunesmith.models.precision import BY_NAME
-from tunesmith.train.traced import trace
+from tunesmith.train.foretelling.traced import trace
 
 GIB = 1 << 30
 LAYERS = 32

@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tunesmith.config.model import ModelConfig
 from tunesmith.config.train import TrainConfig
-from tunesmith.data.collate import join
+from tunesmith.data.batching.collate import join
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
 from tunesmith.jobs.start import train_command
 from tunesmith.losses import kernels

@@ -12,7 +12,7 @@ from surroundings import clean_environment
 
 from tunesmith import cli
 from tunesmith.estimate import devices, history
-from tunesmith.train import machine
+from tunesmith.train.foretelling import machine
 
 
 @pytest.fixture

@@ -248,7 +248,7 @@ def test_data_to_evaluate_on_alone(
 def test_a_stream_is_told_by_its_first_rows(
     yaml: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tunesmith.data.stream.GROUP_ROWS", 12)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.GROUP_ROWS", 12)
     words = [str(yaml), "--streaming", "--max_steps", "7", "--buffer_size", "5"]
     assert inspect_command([*words, "--dump", str(tmp_path / "rows.jsonl")]) == 0
     out, err = capsys.readouterr()

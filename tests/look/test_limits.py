@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from tunesmith.data.totals import Totals
+from tunesmith.data.telling.totals import Totals
 from tunesmith.log import OptionError
 from tunesmith.look.limits import COUNTS, SHARES, parse
 

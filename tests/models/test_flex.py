@@ -49,7 +49,7 @@ def test_what_is_not_built_says_so(what: dict[str, object]) -> None:
 def test_a_model_asked_through_it_says_what_it_says_plainly(name: str) -> None:
     from test_predict import built, samples
 
-    from tunesmith.data.collate import join
+    from tunesmith.data.batching.collate import join
 
     batch, said = join(samples(), range(4)), []
     for within in (flex.NAME, ragged.NAME):

@@ -9,7 +9,7 @@ import transformers
 import zoo
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from tunesmith.data.collate import join, pad
+from tunesmith.data.batching.collate import join, pad
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
 from tunesmith.models import ragged
 from tunesmith.models.predict import Predictor, predictor

@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.cli import main
 from tunesmith.config.load import load
-from tunesmith.data import prepare
+from tunesmith.data.keeping import prepare
 from tunesmith.models import quantizers
-from tunesmith.train import progress
 from tunesmith.train.session import Session
+from tunesmith.train.telling import progress
 
 Capture = pytest.CaptureFixture[str]
 NORM = "model.norm.weight"

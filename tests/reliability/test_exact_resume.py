@@ -143,8 +143,8 @@ def dropping(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams pass the ends of several groups of rows in six steps."""
-    monkeypatch.setattr("tunesmith.data.stream.GROUP_ROWS", 5)
-    monkeypatch.setattr("tunesmith.data.stream.FILLED_GROUP_ROWS", 13)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.GROUP_ROWS", 5)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.FILLED_GROUP_ROWS", 13)
 
 
 def case(number: int, dropping: Path) -> tuple[list[str], Options]:

@@ -12,8 +12,8 @@ from exact import Run
 from faulty import Fault, Faulty
 
 from tunesmith import files
-from tunesmith.train import events
-from tunesmith.train.events import Record
+from tunesmith.train.telling import events
+from tunesmith.train.telling.events import Record
 
 
 def test_the_run_says_what_was_needed_and_goes_on_once_there_is_room(

@@ -22,7 +22,7 @@ NOISE = ("Traceback", "gloo", "onnection closed", "ProcessGroup", "internal erro
 PLACES = {
     "preparation": "tunesmith.data.pipeline:prepare:1",
     "step": "tunesmith.train.loop:backward:3",
-    "evaluation": "tunesmith.train.evaluate:batch_of:2",
+    "evaluation": "tunesmith.train.judging.evaluate:batch_of:2",
     "save": "tunesmith.train.checkpoint:_plain:1",
 }
 """Where -> a function that a run calls there, and which call it is."""
@@ -205,11 +205,11 @@ MOMENTS = [
     "tunesmith.train.session:timetable:1",
     "tunesmith.train.loop:backward:1",
     "tunesmith.train.loop:backward:2",
-    "tunesmith.train.evaluate:batch_of:1",
-    "tunesmith.train.evaluate:batch_of:4",
+    "tunesmith.train.judging.evaluate:batch_of:1",
+    "tunesmith.train.judging.evaluate:batch_of:4",
     "tunesmith.train.checkpoint:_plain:1",
     "tunesmith.train.loop:backward:5",
-    "tunesmith.train.evaluate:batch_of:10",
+    "tunesmith.train.judging.evaluate:batch_of:10",
 ]
 """From the reading of options to the last evaluation."""
 
@@ -238,7 +238,7 @@ def test_a_signal_to_one_process_stops_all(
 
 @pytest.mark.reliability
 def test_a_process_that_prepares_rows_and_is_killed_ends_the_run_with_a_sentence(tmp_path: Path, words: Words) -> None:
-    variables = environment(tmp_path) | {"MISLED": "0:tunesmith.data.prepare:_work:3:kill", "RANK": "0"}
+    variables = environment(tmp_path) | {"MISLED": "0:tunesmith.data.keeping.prepare:_work:3:kill", "RANK": "0"}
     variables["PYTHONPATH"] += f"{os.pathsep}{MISLED}"
     changed = words(preprocessing_num_workers=2, preprocessing_batch_size=1, nproc_per_node=1)
     done = subprocess.run(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tunesmith.config.train import TrainConfig
 from tunesmith.jobs import checkpoints
 from tunesmith.log import OptionError
-from tunesmith.train.best import Best, best_of
+from tunesmith.train.judging.best import Best, best_of
 from tunesmith.train.position import Position
 from tunesmith.train.session import Session
 

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tunesmith.config.schema import fields
-from tunesmith.train.card import SHOWN, SHOWN_FOR, Card, render, write_card
+from tunesmith.train.telling.card import SHOWN, SHOWN_FOR, Card, render, write_card
 
 
 @pytest.fixture

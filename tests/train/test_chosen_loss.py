@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from tunesmith.data.collate import join
+from tunesmith.data.batching.collate import join
 from tunesmith.data.sample import Sample
 from tunesmith.models.predict import predictor
 

@@ -18,7 +18,7 @@ from tunesmith.data.sample import IGNORED, Batch, Sample
 from tunesmith.log import OptionError
 from tunesmith.models import predict
 from tunesmith.models.predict import Predictions, predictor
-from tunesmith.train.evaluate import evaluate, micro_batches
+from tunesmith.train.judging.evaluate import evaluate, micro_batches
 from tunesmith.train.objectives import NextToken
 from tunesmith.train.stop import Interrupted
 

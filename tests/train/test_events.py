@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tunesmith import log
-from tunesmith.train.events import EVENTS, RUN_LOG, TRAINER_LOG, NoRecord, Record, read_rows, speed
+from tunesmith.train.telling.events import EVENTS, RUN_LOG, TRAINER_LOG, NoRecord, Record, read_rows, speed
 
 
 def metrics(step: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tunesmith.train import fitted
+from tunesmith.train.foretelling import fitted
 
 Train = Callable[..., Path]
 

@@ -11,8 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tunesmith.estimate import history
 from tunesmith.estimate.memory import Memory
-from tunesmith.train import foretold
-from tunesmith.train.estimated import Case
+from tunesmith.train.foretelling import foretold
+from tunesmith.train.foretelling.estimated import Case
 
 Train = Callable[..., Path]
 

@@ -14,7 +14,8 @@ from tunesmith.estimate.memory import Memory
 from tunesmith.log import ModelError
 from tunesmith.models import recompute
 from tunesmith.models.tuning.fused import fuse
-from tunesmith.train import cheaper, memory, policy, trial
+from tunesmith.train import policy
+from tunesmith.train.foretelling import cheaper, memory, trial
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.session import Session
 from tunesmith.train.stop import Stops

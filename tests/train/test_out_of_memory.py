@@ -16,8 +16,9 @@ from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.jobs import checkpoints
 from tunesmith.log import ModelError, OutOfMemory
 from tunesmith.models import weights
-from tunesmith.train import changes, cheaper, predict, trial
-from tunesmith.train.cheaper import Situation, advice, cheapest
+from tunesmith.train.foretelling import changes, cheaper, trial
+from tunesmith.train.foretelling.cheaper import Situation, advice, cheapest
+from tunesmith.train.judging import predict
 from tunesmith.train.objectives import NextToken
 from tunesmith.train.session import Session
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.train.events import Record
-from tunesmith.train.plot import draw, plot_loss, read_curves, smooth
+from tunesmith.train.telling.events import Record
+from tunesmith.train.telling.plot import draw, plot_loss, read_curves, smooth
 
 
 def logged(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -83,5 +83,5 @@ def test_smoothing_takes_noise_away_and_does_not_lag() -> None:
 
 
 def test_matplotlib_is_imported_only_to_draw(repo: Path) -> None:
-    code = "import sys, tunesmith.train.plot; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, tunesmith.train.telling.plot; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=repo).returncode == 0

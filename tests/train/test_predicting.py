@@ -15,9 +15,9 @@ from tunesmith.data.sample import Sample
 from tunesmith.generate.batched import Answer, Prompt
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.transformers import TransformersEngine
-from tunesmith.train import predict, scores
-from tunesmith.train.predict import questions
-from tunesmith.train.predictions import PREDICTIONS, Kept, Row
+from tunesmith.train.judging import predict, scores
+from tunesmith.train.judging.predict import questions
+from tunesmith.train.judging.predictions import PREDICTIONS, Kept, Row
 
 Train = Callable[..., Path]
 SHORT = {"do_predict": True, "do_sample": False, "max_new_tokens": 6}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.train.progress import Progress
+from tunesmith.train.telling.progress import Progress
 
 
 class Clock:
@@ -134,7 +134,7 @@ def on_a_terminal(code: str, repo: Path) -> tuple[str, str]:
 def test_a_terminal_gets_live_lines_and_results_stay_out_of_them(repo: Path) -> None:
     result, shown = on_a_terminal(
         "from tunesmith.log import say, warn\n"
-        "from tunesmith.train.progress import Progress\n"
+        "from tunesmith.train.telling.progress import Progress\n"
         "with Progress('training', 3) as outer:\n"
         "    for step in (1, 2, 3):\n"
         "        outer.advance(step, loss=1.5 / step)\n"
@@ -156,7 +156,7 @@ def test_a_terminal_gets_live_lines_and_results_stay_out_of_them(repo: Path) -> 
 def test_rich_is_not_imported_without_a_terminal(repo: Path) -> None:
     code = (
         "import sys\n"
-        "from tunesmith.train.progress import Progress\n"
+        "from tunesmith.train.telling.progress import Progress\n"
         "with Progress('training', 3) as progress: progress.report(3, loss=1.0)\n"
         "sys.exit('rich' in sys.modules)"
     )

@@ -179,8 +179,8 @@ def test_resuming_at_every_checkpoint_is_never_having_stopped(
 ) -> None:
     """Bit for bit, the logs too, across the end of an epoch (after step 3) and up to the last step (6); in a stream across
     the ends of groups of rows too."""
-    monkeypatch.setattr("tunesmith.data.stream.GROUP_ROWS", 5)
-    monkeypatch.setattr("tunesmith.data.stream.FILLED_GROUP_ROWS", 13)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.GROUP_ROWS", 5)
+    monkeypatch.setattr("tunesmith.data.streaming.stream.FILLED_GROUP_ROWS", 13)
     straight = train("straight", save_steps=1, **MODES[mode])
     for step in range(1, 6):
         copy = tmp_path / f"from-{step}"

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunesmith.config.load import load
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.encode import Encoder
+from tunesmith.data.encoding.encode import Encoder
 from tunesmith.templates.compare import EMPTY_THOUGHT
 from tunesmith.templates.conversation import Conversation
 

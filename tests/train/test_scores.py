@@ -5,8 +5,8 @@ import math
 import pytest
 
 from tunesmith.log import MissingExtra
-from tunesmith.train import scores
-from tunesmith.train.scores import bleu, exact_match, f1, mean_scores, rouge, words
+from tunesmith.train.judging import scores
+from tunesmith.train.judging.scores import bleu, exact_match, f1, mean_scores, rouge, words
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from tunesmith.config.schema import Config
 from tunesmith.log import MissingExtra
 from tunesmith.models.precision import BY_NAME
 from tunesmith.optim import build
-from tunesmith.train.traced import trace
+from tunesmith.train.foretelling.traced import trace
 
 FP32 = BY_NAME["fp32"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tunesmith import catalog
 from tunesmith.log import MissingExtra, OptionError, RunError
-from tunesmith.train import trackers
+from tunesmith.train.telling import trackers
 
 OPTIONS: Mapping[str, Any] = {
     "learning_rate": 1e-4,

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tunesmith.config.data import DataConfig
-from tunesmith.data import mix
-from tunesmith.data.arrays import Rows
-from tunesmith.data.augment import Augmenter
-from tunesmith.data.encode import Encoder
-from tunesmith.data.formats import Reader
-from tunesmith.data.outlook import Outlook
-from tunesmith.data.prepare import Kind, Workers
-from tunesmith.data.report import Tallies
-from tunesmith.data.sources import Dataset
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.keeping.arrays import Rows
+from tunesmith.data.keeping.prepare import Kind, Workers
+from tunesmith.data.reading import mix
+from tunesmith.data.reading.augment import Augmenter
+from tunesmith.data.reading.formats import Reader
+from tunesmith.data.reading.sources import Dataset
+from tunesmith.data.telling.outlook import Outlook
+from tunesmith.data.telling.report import Tallies
 from tunesmith.log import DataError, OptionError
 
 _CALLED: dict[Kind, str] = {

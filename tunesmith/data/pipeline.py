@@ -12,25 +12,26 @@ import numpy as np
 
 from tunesmith import log
 from tunesmith.config.data import DataConfig
-from tunesmith.data import mix, store
-from tunesmith.data.arrays import VARIED, ArraySamples
-from tunesmith.data.augment import Augmenter
-from tunesmith.data.batches import Feed, PreparedFeed
-from tunesmith.data.division import Division
-from tunesmith.data.encode import Encoder
+from tunesmith.data.batching.batches import Feed, PreparedFeed
+from tunesmith.data.batching.division import Division
+from tunesmith.data.batching.pack import Filled, Packed, filled
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.encoding.proof import prove
 from tunesmith.data.gather import SAMPLES, Gatherer
-from tunesmith.data.interleave import Until, interleave, probabilities
-from tunesmith.data.key import key
-from tunesmith.data.outlook import OnProgress, Outlook
-from tunesmith.data.pack import Filled, Packed, filled
-from tunesmith.data.prepare import Kind, Workers
-from tunesmith.data.proof import prove
-from tunesmith.data.raw_rows import RawRows
-from tunesmith.data.report import Report, Tallies
+from tunesmith.data.keeping import store
+from tunesmith.data.keeping.arrays import VARIED, ArraySamples
+from tunesmith.data.keeping.key import key
+from tunesmith.data.keeping.prepare import Kind, Workers
+from tunesmith.data.reading import mix
+from tunesmith.data.reading.augment import Augmenter
+from tunesmith.data.reading.interleave import Until, interleave, probabilities
+from tunesmith.data.reading.raw_rows import RawRows
+from tunesmith.data.reading.sources import Dataset, find_datasets
 from tunesmith.data.sample import Samples
-from tunesmith.data.sources import Dataset, find_datasets
-from tunesmith.data.stream import Stream
-from tunesmith.data.streamed_feed import StreamedFeed
+from tunesmith.data.streaming.stream import Stream
+from tunesmith.data.streaming.streamed_feed import StreamedFeed
+from tunesmith.data.telling.outlook import OnProgress, Outlook
+from tunesmith.data.telling.report import Report, Tallies
 from tunesmith.log import DataError, OptionError
 from tunesmith.templates.conversation import ChatFormat
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tunesmith import log
 from tunesmith.config.load import Loaded, load
 from tunesmith.config.schema import Config
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.reading.sources import find_datasets
 from tunesmith.evaluation.tasks import Task, find_place, read_task
 from tunesmith.files import open_beside
 from tunesmith.generate.chat import take_adapter
@@ -21,7 +21,7 @@ from tunesmith.generate.source import run_options, settle
 from tunesmith.log import MissingExtra, OptionError
 from tunesmith.models.complete import check
 from tunesmith.models.where import Source, find, find_adapters
-from tunesmith.train import scores
+from tunesmith.train.judging import scores
 
 if TYPE_CHECKING:
     from tunesmith.evaluation.datasets import Rows
@@ -153,7 +153,7 @@ def _rows(asked: Asked, engine: "TransformersEngine") -> "Rows":
 def _measured(asked: Asked, engine: "TransformersEngine", rows: "Rows", who: str) -> "list[Measured]":
     """What one model is worth on all that is asked; `who` it is, for the progress."""
     from tunesmith.evaluation.datasets import measure
-    from tunesmith.train.progress import Progress
+    from tunesmith.train.telling.progress import Progress
 
     found: list[Measured] = []
     if asked.tasks or asked.named:

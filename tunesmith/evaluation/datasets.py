@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from tunesmith.config.schema import Config
 from tunesmith.data import pipeline
-from tunesmith.data.batches import batch_of
+from tunesmith.data.batching.batches import batch_of
 from tunesmith.data.chat_format import chat_format
 from tunesmith.data.sample import Samples
 from tunesmith.evaluation.measured import Measured
@@ -19,10 +19,10 @@ from tunesmith.generate.batched import Prompt, answers
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.models.predict import predictor
-from tunesmith.train import scores
+from tunesmith.train.judging import scores
+from tunesmith.train.judging.predict import Question, questions, wanted
 from tunesmith.train.objectives import NextToken
-from tunesmith.train.predict import Question, questions, wanted
-from tunesmith.train.progress import Progress
+from tunesmith.train.telling.progress import Progress
 
 CHARACTERS = 300
 """Of a text, what is kept to be shown."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from tunesmith.data.files import Row, is_data_file, read_rows
+from tunesmith.data.reading.files import Row, is_data_file, read_rows
 from tunesmith.log import DataError, OptionError
 
 SHOWN_BEFORE = ("dev", "train")

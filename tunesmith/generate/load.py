@@ -7,7 +7,7 @@ import torch
 from tunesmith.config.data import DataConfig
 from tunesmith.config.model import ModelConfig
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.encode import Encoder
+from tunesmith.data.encoding.encode import Encoder
 from tunesmith.generate.source import end_tokens
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError

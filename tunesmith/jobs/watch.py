@@ -126,7 +126,7 @@ class Watch:
         frames = sys._current_frames()
         lines = _lines(frames.get(self._main))
         ahead = next((one.ident for one in threading.enumerate() if one.name == "ahead"), None)
-        if ahead is not None and any("data/ahead.py" in line for line in lines[-3:]):
+        if ahead is not None and any("data/batching/ahead.py" in line for line in lines[-3:]):
             lines += ["in the thread that builds batches:", *_lines(frames.get(ahead))]
         return lines
 

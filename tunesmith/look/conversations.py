@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from tunesmith.data.formats import Unusable, openai, sharegpt
-from tunesmith.data.sources import OPENAI_TAGS, Columns, Tags
+from tunesmith.data.reading.formats import Unusable, openai, sharegpt
+from tunesmith.data.reading.sources import OPENAI_TAGS, Columns, Tags
 from tunesmith.log import DataError, OptionError
 from tunesmith.templates.conversation import Conversation, Message, Role, Thinking
 

@@ -25,8 +25,8 @@ def estimate_command(arguments: list[str]) -> int:
     from tunesmith.estimate.words import duration
     from tunesmith.look import estimate_lines as lines
     from tunesmith.look.plan import processes_of
+    from tunesmith.train.foretelling.machine import here
     from tunesmith.train.inputs import read_inputs
-    from tunesmith.train.machine import here
 
     machine = here(loaded.config.model)
     if "calibrate" in own and (elsewhere := [each.name for each in wanted if each.name != machine.name]):
@@ -39,7 +39,7 @@ def estimate_command(arguments: list[str]) -> int:
     ranks = processes_of(loaded)
     measured = None
     if "calibrate" in own:
-        from tunesmith.train.calibrate import calibrate
+        from tunesmith.train.foretelling.calibrate import calibrate
 
         measured = calibrate(loaded.config, inputs)
         lines.remembered(loaded.config, inputs, machine, measured)

@@ -6,21 +6,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunesmith.config.schema import Config
-from tunesmith.data.totals import Totals, count
+from tunesmith.data.telling.totals import Totals, count
 from tunesmith.estimate import history, work
 from tunesmith.estimate.devices import Device
 from tunesmith.estimate.formula import FORMATS, trained
 from tunesmith.estimate.memory import Memory, gib
 from tunesmith.estimate.money import Price
 from tunesmith.estimate.words import duration, durations, money
-from tunesmith.train.calibrate import Measured
-from tunesmith.train.changes import Taking, changed
-from tunesmith.train.costs import price_of
-from tunesmith.train.estimated import Case, Times, case_of, memory_of, method, times_of, work_of
-from tunesmith.train.fitting import cheapest
-from tunesmith.train.foretold import remember
+from tunesmith.train.foretelling.calibrate import Measured
+from tunesmith.train.foretelling.changes import Taking, changed
+from tunesmith.train.foretelling.costs import price_of
+from tunesmith.train.foretelling.estimated import Case, Times, case_of, memory_of, method, times_of, work_of
+from tunesmith.train.foretelling.fitting import cheapest
+from tunesmith.train.foretelling.foretold import remember
+from tunesmith.train.foretelling.machine import precision_on
 from tunesmith.train.inputs import Inputs
-from tunesmith.train.machine import precision_on
 from tunesmith.train.timetable import sized
 
 ALSO = 2

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunesmith.catalog import did_you_mean
-from tunesmith.data.totals import Totals
+from tunesmith.data.telling.totals import Totals
 from tunesmith.log import OptionError
 
 _LIMIT = re.compile(r"(?P<name>\w+)\s*(?P<sign><=|>=|<|>|==?)\s*(?P<number>\d+(\.\d+)?(e[-+]?\d+)?)\s*(?P<percent>%?)")

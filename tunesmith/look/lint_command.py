@@ -5,15 +5,15 @@ from pathlib import Path
 
 from tunesmith.config import own_words
 from tunesmith.config.load import Loaded, load
-from tunesmith.data.encode import Encoder
-from tunesmith.data.lint import Linter, prompts
-from tunesmith.data.lint_rows import Words
-from tunesmith.data.mend import Mended, mended
-from tunesmith.data.sources import Dataset, find_datasets
+from tunesmith.data.encoding.encode import Encoder
+from tunesmith.data.faults.lint import Linter, prompts
+from tunesmith.data.faults.lint_rows import Words
+from tunesmith.data.faults.mend import Mended, mended
+from tunesmith.data.reading.sources import Dataset, find_datasets
 from tunesmith.files import open_beside
 from tunesmith.log import OptionError, note, say
 from tunesmith.look.outputs import output_file
-from tunesmith.train.progress import Progress
+from tunesmith.train.telling.progress import Progress
 
 ERRORS_FOUND = 3
 """Exit code."""

@@ -5,8 +5,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from tunesmith.data.report import Longest, Report, Tally
-from tunesmith.data.totals import Totals
+from tunesmith.data.telling.report import Longest, Report, Tally
+from tunesmith.data.telling.totals import Totals
 from tunesmith.files import write_beside
 from tunesmith.log import note
 from tunesmith.look.rows import ShownRow

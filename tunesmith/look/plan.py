@@ -3,9 +3,9 @@
 import os
 
 from tunesmith.config.load import Loaded
-from tunesmith.data import totals
-from tunesmith.data.division import Division
-from tunesmith.data.totals import Totals
+from tunesmith.data.batching.division import Division
+from tunesmith.data.telling import totals
+from tunesmith.data.telling.totals import Totals
 from tunesmith.jobs.start import process_count
 from tunesmith.train.inputs import Inputs
 from tunesmith.train.timetable import Timetable, division, timetable

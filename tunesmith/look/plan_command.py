@@ -20,9 +20,9 @@ from tunesmith.models.load import attention_for
 from tunesmith.models.positions import check_reach
 from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.optim import build, schedules
-from tunesmith.train.best import best_of
+from tunesmith.train.foretelling.machine import here
 from tunesmith.train.inputs import Inputs, read_inputs
-from tunesmith.train.machine import here
+from tunesmith.train.judging.best import best_of
 from tunesmith.train.run import show_first
 
 ROWS_SHOWN = 1

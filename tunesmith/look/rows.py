@@ -8,12 +8,12 @@ from itertools import islice
 from typing import Any
 
 from tunesmith.config.load import Loaded
-from tunesmith.data.augment import Augmenter
-from tunesmith.data.files import Row
-from tunesmith.data.formats import Reader
-from tunesmith.data.inspect import MARKS, SeenRow, SeenSample, Witness, find_row, see
 from tunesmith.data.pipeline import KINDS
-from tunesmith.data.sources import Dataset, find_datasets
+from tunesmith.data.reading.augment import Augmenter
+from tunesmith.data.reading.files import Row
+from tunesmith.data.reading.formats import Reader
+from tunesmith.data.reading.sources import Dataset, find_datasets
+from tunesmith.data.telling.inspect import MARKS, SeenRow, SeenSample, Witness, find_row, see
 from tunesmith.look.tokens import Segment, segments_of
 from tunesmith.train.inputs import Inputs
 

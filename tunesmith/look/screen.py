@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tunesmith.data.inspect import Speaker
+from tunesmith.data.telling.inspect import Speaker
 from tunesmith.log import is_speaker, say
 from tunesmith.look.tokens import Segment, ShownToken
 

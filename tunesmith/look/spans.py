@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith.config.data import DataConfig
 from tunesmith.config.load import Loaded
 from tunesmith.data.chat_format import chat_format
-from tunesmith.data.encode import trained_spans
+from tunesmith.data.encoding.encode import trained_spans
 from tunesmith.log import DataError, OptionError
 from tunesmith.look.conversations import read_conversations
 from tunesmith.look.tokenizer_words import read_words

@@ -4,7 +4,7 @@ no screen and no page."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tunesmith.data.inspect import SeenSample, Speaker, asked, owner
+from tunesmith.data.telling.inspect import SeenSample, Speaker, asked, owner
 from tunesmith.generate.text import AnswerText
 from tunesmith.templates.conversation import Conversation, Span
 

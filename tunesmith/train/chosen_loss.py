@@ -10,8 +10,8 @@ from tunesmith.config.optim import OptimConfig
 from tunesmith.config.schema import Config
 from tunesmith.losses.tokens import TokenLoss, smoothed
 from tunesmith.models.predict import Predictions, Predictor
+from tunesmith.train.foretelling.memory import Chosen
 from tunesmith.train.inputs import Inputs
-from tunesmith.train.memory import Chosen
 from tunesmith.train.objectives import NextToken, Objective
 from tunesmith.train.policy import asked, untuned_model
 from tunesmith.train.runtime import Runtime

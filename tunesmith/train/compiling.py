@@ -3,7 +3,7 @@ same run must decide the same way again."""
 
 from tunesmith import compiled
 from tunesmith.config.model import ModelConfig
-from tunesmith.data.report import Report
+from tunesmith.data.telling.report import Report
 from tunesmith.log import note
 from tunesmith.models import float8
 from tunesmith.models.elementwise import elements

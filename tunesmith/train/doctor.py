@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tunesmith.config.load import Loaded
 from tunesmith.config.schema import Config
-from tunesmith.data.batches import Window, batch_of
+from tunesmith.data.batching.batches import Window, batch_of
 from tunesmith.data.sample import IGNORED, Sample
 from tunesmith.log import ModelError, muted, say
 from tunesmith.models import architecture, save

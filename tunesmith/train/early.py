@@ -2,12 +2,13 @@
 
 from tunesmith import catalog, log
 from tunesmith.config.load import Loaded
-from tunesmith.data.sources import find_datasets
+from tunesmith.data.reading.sources import find_datasets
 from tunesmith.models import adapter_files, quantizers
 from tunesmith.models.complete import check as check_files
 from tunesmith.models.where import find, find_adapters
-from tunesmith.train import scores, trackers
-from tunesmith.train.best import best_of
+from tunesmith.train.judging import scores
+from tunesmith.train.judging.best import best_of
+from tunesmith.train.telling import trackers
 
 
 def check(loaded: Loaded) -> None:

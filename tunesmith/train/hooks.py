@@ -4,7 +4,7 @@ import time
 from typing import Protocol
 
 from tunesmith.log import RunError
-from tunesmith.train.best import Best
+from tunesmith.train.judging.best import Best
 from tunesmith.train.loop import Step
 from tunesmith.train.position import Position
 from tunesmith.train.stop import Interrupted

@@ -15,8 +15,8 @@ from tunesmith.models.new_tokens import warn_of_lost_tokens
 from tunesmith.models.tokenizer import check_ids, load_tokenizer
 from tunesmith.models.where import Source, find, find_adapters
 from tunesmith.templates.conversation import ChatFormat
-from tunesmith.train.progress import Progress
 from tunesmith.train.stages import Stage
+from tunesmith.train.telling.progress import Progress
 
 
 @dataclass(frozen=True)

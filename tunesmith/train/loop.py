@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from tunesmith.data.batches import Window
+from tunesmith.data.batching.batches import Window
 from tunesmith.log import RunError
 from tunesmith.train.objectives import Objective
 from tunesmith.train.runtime import Runtime

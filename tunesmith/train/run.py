@@ -12,18 +12,19 @@ from tunesmith.jobs import checkpoints
 from tunesmith.jobs import folder as runs
 from tunesmith.log import OptionError, RunError, note, say, warn
 from tunesmith.models.architecture import code_that_runs
-from tunesmith.train import predict, summary
-from tunesmith.train.evaluate import evaluate_all
-from tunesmith.train.events import Record
-from tunesmith.train.fitted import FACT, fitted
-from tunesmith.train.foretold import Foretold, fact, foretell
+from tunesmith.train.foretelling.fitted import FACT, fitted
+from tunesmith.train.foretelling.foretold import Foretold, fact, foretell
 from tunesmith.train.inputs import Inputs, Place, read_inputs
+from tunesmith.train.judging import predict
+from tunesmith.train.judging.evaluate import evaluate_all
 from tunesmith.train.loop import NonFinite
-from tunesmith.train.plot import plot_loss
 from tunesmith.train.policy import asked, untuned_model
 from tunesmith.train.runtime import Runtime, be_watched
 from tunesmith.train.session import Session
 from tunesmith.train.stop import Stopped, Stops, as_part, of_sum
+from tunesmith.train.telling import summary
+from tunesmith.train.telling.events import Record
+from tunesmith.train.telling.plot import plot_loss
 
 
 def run(loaded: Loaded) -> int:

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from tunesmith import compiled, files, shortage
 from tunesmith.config.schema import Config
-from tunesmith.data.ahead import Ahead
-from tunesmith.data.batches import Window
-from tunesmith.data.pack import Packed
+from tunesmith.data.batching.ahead import Ahead
+from tunesmith.data.batching.batches import Window
+from tunesmith.data.batching.pack import Packed
 from tunesmith.estimate.free import give_back
 from tunesmith.estimate.memory import Memory
 from tunesmith.estimate.state import state
@@ -28,22 +28,24 @@ from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
 from tunesmith.optim import averaged, build, schedules
-from tunesmith.train import cheaper, checkpoint, compiling, loop, loss_kernel, memory, room, trackers, trial
-from tunesmith.train.answered import Answering
-from tunesmith.train.best import best_of, bring_best
-from tunesmith.train.card import Card, write_card
-from tunesmith.train.cheaper import Situation
+from tunesmith.train import checkpoint, compiling, loop, loss_kernel, room
 from tunesmith.train.chosen_loss import chosen_loss
-from tunesmith.train.evaluate import evaluate_all, mean_loss, try_largest
-from tunesmith.train.events import NoRecord, Record, speed
+from tunesmith.train.foretelling import cheaper, memory, trial
+from tunesmith.train.foretelling.cheaper import Situation
 from tunesmith.train.hooks import Hooks
 from tunesmith.train.inputs import Inputs, Place
+from tunesmith.train.judging.answered import Answering
+from tunesmith.train.judging.best import best_of, bring_best
+from tunesmith.train.judging.evaluate import evaluate_all, mean_loss, try_largest
 from tunesmith.train.loop import Step
 from tunesmith.train.policy import asked, layout_of, tuned_model
 from tunesmith.train.position import Position, accepted, changes
-from tunesmith.train.progress import Progress
 from tunesmith.train.runtime import Runtime
 from tunesmith.train.stop import Interrupted, Stops
+from tunesmith.train.telling import trackers
+from tunesmith.train.telling.card import Card, write_card
+from tunesmith.train.telling.events import NoRecord, Record, speed
+from tunesmith.train.telling.progress import Progress
 from tunesmith.train.timetable import division, timetable
 
 TRAINED = "trained.safetensors"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tunesmith.config.schema import Config
 from tunesmith.config.train import TrainConfig
-from tunesmith.data.division import Division
+from tunesmith.data.batching.division import Division
 from tunesmith.log import OptionError
-from tunesmith.train import best
+from tunesmith.train.judging import best
 
 
 def accumulation(train: TrainConfig, ranks: int) -> int:

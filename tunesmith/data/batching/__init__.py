@@ -1,0 +1,1 @@
+"""Samples -> batches, in their order."""

@@ -1,0 +1,1 @@
+"""Conversations -> ids and what is trained."""

@@ -1,0 +1,1 @@
+"""Many rows prepared at once and kept on disk."""

@@ -1,0 +1,1 @@
+"""Names of datasets -> rows -> conversations, and which of them."""

@@ -1,0 +1,1 @@
+"""What became of the rows, and what they amount to."""
