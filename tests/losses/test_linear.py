@@ -110,3 +110,32 @@ def test_a_head_in_fp32_gets_its_gradient_part_by_part_from_products_in_bf16(mon
     exact = weight.clone().requires_grad_()
     plain(hidden, exact, None, targets, None, 1.0, None).backward()
     torch.testing.assert_close(found[0], exact.grad, rtol=5e-2, atol=5e-2)
+
+
+def test_room_that_is_kept_serves_one_loss_after_another() -> None:
+    hidden, weight, _, targets, _ = made()
+    truth = weight.clone().requires_grad_()
+    for part in (slice(0, 30), slice(30, 41), slice(5, 9)):
+        linear_cross_entropy(hidden[part], truth, targets[part]).backward()
+    linear.keep_room(True)
+    try:
+        head = weight.clone().requires_grad_()
+        for part in (slice(0, 30), slice(30, 41), slice(5, 9)):
+            linear_cross_entropy(hidden[part], head, targets[part]).backward()
+        two = weight.clone().requires_grad_()
+        both = [linear_cross_entropy(hidden[part], two, targets[part]) for part in (slice(0, 30), slice(30, 41))]
+        (both[0] + both[1] + linear_cross_entropy(hidden[5:9], two, targets[5:9])).backward()
+        nothing = weight.clone().requires_grad_()
+        linear_cross_entropy(hidden[:0], nothing, targets[:0]).backward()
+    finally:
+        linear.keep_room(False)
+    assert torch.equal(head.grad, truth.grad)  # type: ignore[arg-type]
+    torch.testing.assert_close(two.grad, truth.grad)
+    assert not nothing.grad.any()  # type: ignore[union-attr]
+
+
+def test_pieces_of_an_even_number_of_tokens_are_even() -> None:
+    for tokens in range(1, 900):
+        size = pieces.at_once(tokens, 151_936, "cpu", 2)
+        assert size <= tokens + pieces.EVEN and size * 151_936 * 2 <= pieces.CHUNK["cpu"] + pieces.EVEN * 151_936 * 2
+        assert tokens % pieces.EVEN or size % pieces.EVEN == 0

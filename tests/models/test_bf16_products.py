@@ -15,9 +15,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def taken() -> Iterator[None]:
-    bf16_products.use(True)
+    bf16_products.REPLACED.use(True)
     yield
-    bf16_products.use(False)
+    bf16_products.REPLACED.use(False)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -90,12 +90,12 @@ def test_what_is_empty_narrow_or_wrong(taken: None) -> None:
 def test_other_numbers_are_left_to_torch() -> None:
     one, other = torch.rand(30, 20), torch.rand(20, 10)
     plain = one @ other, torch.baddbmm(torch.rand(1), one[None], other[None], beta=0)
-    bf16_products.use(True)
+    bf16_products.REPLACED.use(True)
     try:
         found = one @ other, torch.baddbmm(torch.rand(1), one[None], other[None], beta=0)
         assert all(torch.equal(*pair) for pair in zip(plain, found, strict=True))
     finally:
-        bf16_products.use(False)
+        bf16_products.REPLACED.use(False)
 
 
 @pytest.mark.parametrize("name", ["bf16", "pure_bf16", "fp32"])

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwe
 
 from tunesmith.data.batching.collate import join, pad
 from tunesmith.data.sample import EVERYTHING, IGNORED, Sample
+from tunesmith.losses.tokens import asft
 from tunesmith.models import ragged
-from tunesmith.models.predict import Predictor, predictor
+from tunesmith.models.predict import Head, Predictions, Predictor, predictor
 
 MORE = {
     "gemma3": (transformers.Gemma3TextConfig, {**zoo.GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8}),
@@ -141,3 +142,24 @@ def test_what_a_deep_model_rounds_in_bf16_is_no_leak() -> None:
     torch.manual_seed(0)
     asked = predictor(Qwen2ForCausalLM(config).bfloat16().eval())
     assert asked.ragged and asked.shares and asked.head is not None
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_places_that_count_nothing_change_no_loss(weighted: bool) -> None:
+    torch.manual_seed(0)
+    head = Head(torch.nn.Linear(8, 50, bias=True), 1.0, None)
+    at, before, targets = torch.randn(45, 8), torch.randn(45, 8), torch.randint(50, (45,))
+    weights = torch.rand(45) if weighted else None
+    found = []
+    for even in (1, 32):
+        hidden = at.clone().requires_grad_()
+        asked = Predictions(hidden, head, multiple_of=even)
+        costs = (
+            asked.cross_entropy(targets, weights),
+            asked.cost(asft(0.1), targets, weights, Predictions(before, head)),
+        )
+        head.linear.zero_grad()
+        sum(costs).backward()  # type: ignore[union-attr]
+        found.append([*costs, hidden.grad, head.linear.weight.grad, head.linear.bias.grad])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

@@ -77,6 +77,7 @@ class ModelConfig(Section):
             "shared_prefix",
             "even_sizes",
             "fp32_products",
+            "onednn_products",
             "lighter_layers",
             "kept_memory",
             "loading_ahead",
@@ -87,7 +88,8 @@ class ModelConfig(Section):
     the frozen product beside it are one step; `merged_batches`: without padding, as many rows are computed at once as
     padded ones would have taken room; `shared_prefix`: without padding, what rows computed at once begin with alike is
     computed once; `even_sizes`: on a CPU in 16 bits, a few tokens nobody looks at make numbers of tokens repeat;
-    `fp32_products`: products of bf16 are made in fp32 on a CPU that has no instructions for them;
+    `fp32_products`: products of bf16 are made in fp32 on a CPU that has no instructions for them; `onednn_products`: products
+    of fp32 are made by oneDNN on a CPU with AVX-512 that is not Intel's, of which torch's own library uses half;
     `lighter_layers`: norms and gated activations keep less for the way back; `kept_memory`: on a CPU,
     memory that is freed stays with the process for what comes next; `loading_ahead`: a thread builds the next step's
     batches. They change a result by rounding alone."""

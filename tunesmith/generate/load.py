@@ -11,7 +11,7 @@ from tunesmith.data.encoding.encode import Encoder
 from tunesmith.generate.source import end_tokens
 from tunesmith.generate.transformers import TransformersEngine
 from tunesmith.log import OptionError
-from tunesmith.models import bf16_products, quantizers
+from tunesmith.models import products, quantizers
 from tunesmith.models.load import attention_for, check_vocabulary, load_model, load_tokenizer
 from tunesmith.models.precision import resolve_compute_type
 from tunesmith.models.tuning.adapters import attach, merge
@@ -42,7 +42,7 @@ def load_engine(
     chat = chat_format(data, tokenizer)
     encoder = Encoder(tokenizer, chat, data)
     precision = resolve_compute_type(cfg.compute_type, device)
-    bf16_products.use("fp32_products" not in cfg.disable_speedups and bf16_products.are_slow(device, precision))
+    products.choose(device, precision, cfg.disable_speedups)
     dtype = precision.weights
     attention = attention_for(source, cfg, dtype=dtype, device=device)
     base = load_model(

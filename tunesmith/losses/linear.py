@@ -93,6 +93,36 @@ def most_bytes(
     )
 
 
+class _Room:
+    """Memory for the gradient of a head, which serves one loss after another where it is `kept`: pages that are new to a
+    process take longer than what is written there."""
+
+    def __init__(self) -> None:
+        self.kept = False
+        self._free: Tensor | None = None
+
+    def take(self, weight: Tensor) -> Tensor:
+        """Room like `weight`, with anything in it, which nobody else has."""
+        free, self._free = self._free, None
+        if free is not None and (free.shape, free.dtype, free.device) == (weight.shape, weight.dtype, weight.device):
+            return free
+        return torch.empty_like(weight)
+
+    def give(self, taken: Tensor) -> None:
+        """Let the next one have it."""
+        self._free = taken if self.kept else None
+
+
+_room = _Room()
+
+
+def keep_room(wanted: bool) -> None:
+    """Whether the gradient of a head lies where that of the last loss lay: for who calls `backward` and reads what it has
+    summed up in `grad`, not for `torch.autograd.grad`, whose result would be overwritten."""
+    _room.kept = wanted
+    _room.give(torch.empty(0))
+
+
 class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -109,10 +139,12 @@ class _LinearLoss(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad
         head, kind = weight.to(hidden.dtype), hidden.device.type
-        chunk = pieces.at_once(len(hidden), len(weight), kind)
+        chunk = pieces.at_once(len(hidden), len(weight), kind, hidden.itemsize)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         by_hidden = torch.empty_like(hidden) if wanted[0] else None
-        by_weight = torch.zeros_like(weight) if wanted[1] else None
+        by_weight = _room.take(weight) if wanted[1] else None
+        if by_weight is not None and not len(hidden):
+            by_weight.zero_()
         by_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(hidden), max(1, chunk)):
@@ -127,9 +159,10 @@ class _LinearLoss(torch.autograd.Function):
                 if by_hidden is not None:
                     by_hidden[part] = logits @ head
                 if by_weight is not None:
-                    _add_product(by_weight, logits.t(), hidden[part])
+                    _add_product(by_weight, logits.t(), hidden[part], anew=start == 0)
                 if by_bias is not None:
                     by_bias += logits.sum(0)
+                del logits  # before the next ones are made, which then lie in the same place
         ctx.save_for_backward(by_hidden, by_weight, by_bias)
         return losses.sum() if weights is None else (losses * weights).sum()
 
@@ -138,6 +171,8 @@ class _LinearLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # In place: the gradient of a large head should not be there twice.
         scaled = [None if each is None else each.mul_(grad.to(each.dtype)) for each in ctx.saved_tensors]
+        if scaled[1] is not None:  # torch adds it to `grad` before anything asks for the room again
+            _room.give(scaled[1])
         return (*scaled, None, None, None, None, None, None)
 
 
@@ -165,13 +200,14 @@ class _LossOfLogits(torch.autograd.Function):
         return gradient.mul_(grad.to(gradient.dtype)), None, None, None, None
 
 
-def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
-    """total += one @ other, which never lies beside it as a whole; [rows, inner] and [inner, columns]."""
+def _add_product(total: Tensor, one: Tensor, other: Tensor, *, anew: bool) -> None:
+    """total += one @ other, or `anew` total = one @ other, which never lies beside it as a whole; [rows, inner] and
+    [inner, columns]."""
     if total.dtype == one.dtype:
-        total.addmm_(one, other)
+        total.addmm_(one, other, beta=0 if anew else 1)
         return
     for rows, part in zip(total.split(PART), one.split(PART), strict=True):
-        rows += part @ other
+        rows.copy_(part @ other) if anew else rows.add_(part @ other)
 
 
 def _to_gradients(

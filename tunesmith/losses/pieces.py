@@ -1,7 +1,7 @@
 """In which pieces the loss is computed from hidden states, and what that takes.  Knows numbers; imports no torch."""
 
-CHUNK = {"cpu": 1 << 25, "cuda": 1 << 27}
-"""Logits held at once, by device."""
+CHUNK = {"cpu": 1 << 26, "cuda": 1 << 28}
+"""Bytes of logits held at once, by device."""
 
 BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Logits turned into probabilities at once: what fits into a CPU's cache; all, where each call costs more than its work."""
@@ -11,10 +11,15 @@ PART = 1 << 13
 """Rows of a head's gradient that are made at once where it is held in another format than it is computed in."""
 
 
-def at_once(tokens: int, vocabulary: int, kind: str) -> int:
-    """Tokens whose logits are held at once: all pieces of one size, for a small rest would cost as much as a whole one."""
-    pieces = -(-tokens // max(1, CHUNK[kind] // vocabulary))
-    return -(-tokens // max(1, pieces))
+EVEN = 32
+"""Of what the pieces of an even number of tokens are multiples: a product of each size may have to be built first."""
+
+
+def at_once(tokens: int, vocabulary: int, kind: str, itemsize: int) -> int:
+    """Tokens whose logits, of so many bytes each, are held at once: all pieces of one size, for a small rest would cost as much as a whole one."""
+    pieces = -(-tokens // max(1, CHUNK[kind] // (vocabulary * itemsize)))
+    size = -(-tokens // max(1, pieces))
+    return size if tokens % EVEN else -(-size // EVEN) * EVEN
 
 
 def most_bytes(
@@ -34,7 +39,7 @@ def most_bytes(
     bytes of a number as computed; `held`: of one of the head's, which may be `trained`.  `chosen`: it is a TokenLoss, `anchored`: one that
     compares with logits from before."""
     numbers = vocabulary * width
-    chunk = at_once(tokens, vocabulary, kind)
+    chunk = at_once(tokens, vocabulary, kind, itemsize)
     block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
     # Exact logits; what a TokenLoss makes of them (its own logarithms and differences where it compares), else the gradient.
     beside = 20 if anchored else 4 if chosen else 0 if itemsize == 4 else itemsize

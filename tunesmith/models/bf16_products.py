@@ -7,13 +7,13 @@ rounded that the others would not round.  Knows torch's operators; knows no mode
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tunesmith.models.kernels import Kernel, Replaced
 from tunesmith.models.precision import Precision
 
 PIECE = 5 << 20
@@ -27,11 +27,8 @@ FEW = 8
 
 BF16 = torch.bfloat16
 
-Kernel = Callable[..., Any]
 Make = Callable[..., Tensor]
 Fits = Callable[[Tensor, Tensor, Tensor | None], bool]
-
-_kept: torch.library.Library | None = None
 
 
 class _Buffer:
@@ -69,22 +66,6 @@ def are_slow(device: torch.device, precision: Precision) -> bool:
     """Whether a run computes in bf16 on a device that has no instructions for it."""
     computed = precision.autocast or precision.weights
     return device.type == "cpu" and computed == BF16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def use(wanted: bool) -> None:
-    """Make them here in this process from now on, or leave them to torch."""
-    global _kept
-    if _kept is not None and not wanted:
-        _kept._destroy()
-        _kept = None
-    if _kept is None and wanted:
-        _kept = torch.library.Library("aten", "IMPL")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a kernel is replaced
-            for name, make in _MADE.items():
-                # Found before it is replaced; whatever is not of bf16 goes on to it.
-                kernel = torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed
-                _kept.impl(name, make(kernel), "CPU", with_keyset=True)
 
 
 def product(
@@ -212,18 +193,19 @@ def _cast(value: Any) -> Any:
 
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
-_MADE: dict[str, Callable[[Kernel], Kernel]] = {
-    "mm": _plain(_is_better, product),
-    "mm.out": _plain(_is_better, product),
-    "addmm": _added(_is_better, product),
-    "addmm.out": _added(_is_better, product),
-    "addmm_": _added(_is_better, product, in_place=True),
-    "bmm": _plain(_is_for_us, products),
-    "bmm.out": _plain(_is_for_us, products),
-    "baddbmm": _added(_is_for_us, products),
-    "baddbmm.out": _added(_is_for_us, products),
-    "baddbmm_": _added(_is_for_us, products, in_place=True),
-    ATTENTION: _in_fp32,
-    f"{ATTENTION}_backward": _in_fp32,
-}
-"""Torch's operators -> what replaces each one's kernel, made of that."""
+REPLACED = Replaced(
+    {
+        "mm": _plain(_is_better, product),
+        "mm.out": _plain(_is_better, product),
+        "addmm": _added(_is_better, product),
+        "addmm.out": _added(_is_better, product),
+        "addmm_": _added(_is_better, product, in_place=True),
+        "bmm": _plain(_is_for_us, products),
+        "bmm.out": _plain(_is_for_us, products),
+        "baddbmm": _added(_is_for_us, products),
+        "baddbmm.out": _added(_is_for_us, products),
+        "baddbmm_": _added(_is_for_us, products, in_place=True),
+        ATTENTION: _in_fp32,
+        f"{ATTENTION}_backward": _in_fp32,
+    }
+)

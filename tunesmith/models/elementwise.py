@@ -38,13 +38,25 @@ def lighten(model: nn.Module) -> dict[str, int]:
 
 def add_rows_read(model: PreTrainedModel) -> bool:
     """Let the gradient of embeddings that are one weight with the head be added to the head's where rows were read, instead
-    of as one more matrix that is zero elsewhere; whether they are such.  For one process: with several, torch would have
-    to be told that gradients are sparse, and these are not."""
+    of as one more matrix that is zero elsewhere; whether they are such.  For one process that calls `backward`: the rows go
+    to the weight's `grad` past torch's engine, which would make another matrix of the sum, and past what averages over
+    processes."""
     ends = model.get_input_embeddings(), model.get_output_embeddings()
-    fits = isinstance(ends[0], nn.Embedding) and isinstance(ends[1], nn.Linear) and ends[0].weight is ends[1].weight
-    if fits:
-        ends[0].sparse = True
-    return fits
+    if not (isinstance(ends[0], nn.Embedding) and isinstance(ends[1], nn.Linear) and ends[0].weight is ends[1].weight):
+        return False
+    module: Any = ends[0]
+    if type(module).forward is nn.Embedding.forward and module.max_norm is None and not module.scale_grad_by_freq:
+        module.forward = MethodType(_read, module)
+    else:  # one that does more, by torch's own function
+        module.sparse = True
+    return True
+
+
+def _read(self: Any, ids: Tensor) -> Tensor:
+    if not torch.is_grad_enabled() or not self.weight.requires_grad:
+        return F.embedding(ids, self.weight, self.padding_idx)
+    out: Tensor = _RowsRead.apply(torch.zeros((), requires_grad=True), ids, self)
+    return out
 
 
 def elements(model: nn.Module) -> int:
@@ -113,6 +125,30 @@ def _take_first_that_agrees(module: nn.Module, ways: tuple[Way, ...], width: int
             module.forward = MethodType(way, module)
             return True
     return False
+
+
+class _RowsRead(torch.autograd.Function):
+    """Rows of an embedding's weight, whose gradient is added to them in its `grad`.  `start`: a number that asks for a
+    gradient, by which torch knows that the way back leads here.  The weight itself is no input: torch would wait for this
+    one before it makes `grad` of what the head gives."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, ids: Tensor, module: nn.Embedding) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.module = module
+        return F.embedding(ids, module.weight.detach(), module.padding_idx)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
+        weight, padding, rows = ctx.module.weight, ctx.module.padding_idx, ctx.saved_tensors[0].flatten()
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        by_row = grad.reshape(-1, grad.shape[-1]).to(weight.dtype)
+        if padding is not None:
+            by_row = by_row.masked_fill((rows == padding).unsqueeze(1), 0)
+        weight.grad.index_add_(0, rows, by_row)
+        return None, None, None
 
 
 class _Norm(torch.autograd.Function):

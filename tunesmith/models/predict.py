@@ -65,6 +65,8 @@ class Predictions:
     head: Head | None
     loss: Callable[..., Tensor] = linear_cross_entropy
     """How the loss is computed with a head; called as `linear_cross_entropy` is."""
+    multiple_of: int = 1
+    """Of what the number of places is made a multiple for it, by places that count nothing."""
 
     def cross_entropy(self, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum of -log p(target) over the places, each times its weight; shape [].  `targets` int64 [places], `weights`
@@ -72,8 +74,9 @@ class Predictions:
         if self.head is None:
             return cross_entropy(self.at, targets, weights)
         linear = self.head.linear
+        at, targets, weights = self._even(targets, weights)
         return self.loss(
-            self.at,
+            at,
             linear.weight,
             targets,
             bias=linear.bias,
@@ -87,13 +90,14 @@ class Predictions:
     ) -> Tensor:
         """Sum of the loss `each` over the places, otherwise as `cross_entropy`.  `before`: what the model said at the same
         places before it was tuned, for losses that compare."""
-        compared = None if before is None else before.logits()
+        compared = None if before is None else before.logits(self._missing)
         if self.head is None:
             return loss_of_logits(each, self.at, targets, weights=weights, before=compared)
         linear = self.head.linear
+        at, targets, weights = self._even(targets, weights)
         return linear_loss(
             each,
-            self.at,
+            at,
             linear.weight,
             targets,
             bias=linear.bias,
@@ -103,15 +107,29 @@ class Predictions:
             before=compared,
         )
 
-    def logits(self) -> Before:
+    @property
+    def _missing(self) -> int:
+        """Places that are missing for a multiple."""
+        return 0 if self.head is None else -len(self.at) % self.multiple_of
+
+    def _even(self, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Hidden states, targets and weights, behind them those of the missing places."""
+        more = self._missing
+        if not more:
+            return self.at, targets, weights
+        counts = torch.ones(len(targets), device=targets.device) if weights is None else weights
+        return F.pad(self.at, (0, 0, 0, more)), F.pad(targets, (0, more)), F.pad(counts, (0, more))
+
+    def logits(self, more: int = 0) -> Before:
         """Places from where to where -> their logits [places, vocabulary], made when they are asked for, in the format of
-        the hidden states."""
+        the hidden states.  `more`: places behind them of which anything may be said."""
         if self.head is None:
             return self.at.__getitem__
         head, linear = self.head, self.head.linear
         weight = linear.weight.detach().to(self.at.dtype)
         bias = None if linear.bias is None else linear.bias.detach().to(self.at.dtype)
-        return lambda part: head.shaped(nn.functional.linear(self.at[part], weight, bias).float())
+        at = F.pad(self.at, (0, 0, 0, more)) if more else self.at
+        return lambda part: head.shaped(F.linear(at[part], weight, bias).float())
 
     @torch.no_grad()
     def hits(self, targets: Tensor) -> Tensor:
@@ -203,7 +221,7 @@ class Predictor(nn.Module):
             self._noise.position_ids = position_ids
         told: dict[str, Any] = {} if bounds is None else _rows(bounds, longest, shared, self.multiple_of)
         said = _said(asked, input_ids, attention_mask, position_ids, **told)
-        return Predictions(said.reshape(-1, said.shape[-1])[places], head, self.loss)
+        return Predictions(said.reshape(-1, said.shape[-1])[places], head, self.loss, self.multiple_of)
 
 
 def predictor(

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from tunesmith.models import fp32_products
+
 NAME = "tunesmith_ragged"
 """What `attn_implementation` is called in Transformers."""
 
@@ -49,11 +51,13 @@ class Unfit(Exception):
 def multiple(device: torch.device, dtype: torch.dtype) -> int:
     """Of what numbers of tokens are best multiples where products are computed in `dtype`; 1: any number will do.
 
-    On a CPU oneDNN builds a program for each size of product in 16 bits: for a layer of 896 by 4,864 in up to 25 ms and
-    2 MB, beside 4 ms that it then runs.  It does so where the CPU has instructions for them; torch's own products, which
-    serve otherwise, are built for no size."""
-    if device.type != "cpu" or dtype not in HALF:
+    On a CPU oneDNN builds a program for each size of product: in 16 bits for a layer of 896 by 4,864 in up to 25 ms and
+    2 MB, beside 4 ms that it then runs.  It is asked where the CPU has instructions for them, and for fp32 where `fp32_products`
+    are in use; torch's own products, which serve otherwise, are built for no size."""
+    if device.type != "cpu":
         return 1
+    if dtype not in HALF:
+        return EVEN if dtype == torch.float32 and fp32_products.REPLACED.in_use else 1
     known = torch.ops.mkldnn
     builds = known._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else known._is_mkldnn_fp16_supported()
     return EVEN if builds else 1

@@ -23,7 +23,8 @@ from tunesmith.data.sample import Batch
 from tunesmith.jobs import watch
 from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError, warn
-from tunesmith.models import bf16_products
+from tunesmith.losses import linear
+from tunesmith.models import products
 from tunesmith.models.precision import allow_tf32, resolve_compute_type
 from tunesmith.train.stop import as_part, of_sum
 
@@ -74,7 +75,9 @@ class Runtime:
                 step_scheduler_with_optimizer=False,
             )
         self.device = self.accelerator.device
-        if self.device.type == "cpu" and "kept_memory" not in model.disable_speedups:
+        keeps = self.device.type == "cpu" and "kept_memory" not in model.disable_speedups
+        linear.keep_room(keeps)
+        if keeps:
             _keep_freed_memory()
         self.rank = self.accelerator.process_index
         self.world_size = self.accelerator.num_processes
@@ -82,9 +85,7 @@ class Runtime:
         self.precision = precision = resolve_compute_type(model.compute_type, self.device)
         if model.tf32:
             allow_tf32(self.device)
-        bf16_products.use(
-            "fp32_products" not in model.disable_speedups and bf16_products.are_slow(self.device, precision)
-        )
+        products.choose(self.device, precision, model.disable_speedups)
         self.scales = precision.scaler
         """True when fp16's gradient scaler is on: it skips steps with non-finite gradients by itself."""
         self._autocast_dtype = precision.autocast

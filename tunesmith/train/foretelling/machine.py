@@ -11,7 +11,7 @@ from tunesmith.config.model import ModelConfig
 from tunesmith.estimate import devices
 from tunesmith.estimate.devices import Device
 from tunesmith.log import OptionError
-from tunesmith.models import bf16_products
+from tunesmith.models import bf16_products, fp32_products
 from tunesmith.models.precision import BY_NAME, CPU_FLAGS, cpu_flags, has_fp8, is_fast_bf16
 
 CPU_BYTES = 505 << 20
@@ -38,7 +38,8 @@ def here(cfg: ModelConfig) -> Device:
         fp8 = has_fp8(torch.device("cuda"))
         return Device(name, "cuda", found.total_memory, half, fp32, watts, bf16=bf16, fp8=fp8)
     cpu = torch.device("cpu")
-    fp32, bf16 = _rate(cpu, torch.float32), any(flag in cpu_flags() for flag in CPU_FLAGS)
+    with fp32_products.REPLACED.while_in_use(fp32_products.are_slow(cpu, BY_NAME["fp32"])):
+        fp32, bf16 = _rate(cpu, torch.float32), any(flag in cpu_flags() for flag in CPU_FLAGS)
     half = fp32 if bf16_products.are_slow(cpu, BY_NAME["bf16"]) else _rate(cpu, torch.bfloat16)
     return Device(cpu_name(), "cpu", _memory_bytes(), half, fp32, 0.0, bf16=bf16, taken=CPU_BYTES)
 
