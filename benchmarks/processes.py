@@ -61,15 +61,15 @@ def run(
             now = time.perf_counter()
             look(now - began)
             if now >= due:
-                peak = max(peak, sum(map(_own_mebibytes, _family(process.pid))))
+                peak = max(peak, _highest_mebibytes(process.pid), sum(map(_own_mebibytes, _family(process.pid))))
                 due = now + REST * (time.perf_counter() - now)
             time.sleep(LOOK_SECONDS)
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with {process.returncode}; see {log}")
-    return Cost(seconds, max(peak, usage.ru_maxrss / 1024))
+    return Cost(seconds, peak)
 
 
 def flags(options: Mapping[str, object]) -> list[str]:
@@ -89,10 +89,21 @@ def _family(pid: int) -> Iterator[int]:
             yield from _family(int(child))
 
 
+def _highest_mebibytes(pid: int) -> float:
+    """The most that a process has held since it began: unlike what the system tells at its end, without what this one held
+    when it was started."""
+    return _of_file(Path(f"/proc/{pid}/status"), "VmHWM:")
+
+
 def _own_mebibytes(pid: int) -> float:
     """Memory of a process, its part of what it shares with others (PSS)."""
+    return _of_file(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
+def _of_file(file: Path, name: str) -> float:
+    """A size in a file of the system's, which is told in KiB; 0 where the process has ended meanwhile."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:  # it has ended meanwhile
+        lines = file.read_text().splitlines()
+    except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), 0.0)

@@ -179,6 +179,9 @@ def _failure(problem: Exception, words: list[str]) -> int:
     if isinstance(problem, OSError) and (told := _told_of_system(problem)):
         log.error(told)
         return log.RunError.exit_code
+    if isinstance(problem, ValueError) and (setting := os.environ.get("TORCH_LOGS")) and "TORCH_LOGS" in str(problem):
+        log.error(f"TORCH_LOGS: torch takes no '{setting}'; unset it")
+        return WRONG_USE
     text = log.redacted(" ".join(str(problem).split()))[:500]
     if not tells_all:
         log.error(f"internal error: {type(problem).__name__}: {text} (add --debug to see where)")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tunesmith.estimate.layer import Layer
-from tunesmith.estimate.memory import MARGIN, Memory, Step, fewest_recomputed, gib
+from tunesmith.estimate.memory import GAPS, MARGIN, Memory, Step, fewest_recomputed, gib
 
 STEP = Step(
     weights=1000,
@@ -41,14 +41,21 @@ def test_other_moments() -> None:
     assert replace(STEP, after_loss=300, embedded=300).peak() == Memory(1000, 0, 100, 200, 10, 600, 0)
 
 
-def test_no_more_layers_than_needed() -> None:
-    """One more byte than enough for a number of layers is enough for it, one less is not."""
-    for count in range(4):
-        enough = STEP.peak(count).to_come * MARGIN
-        assert fewest_recomputed(STEP, int(enough) + 1) == count
-        assert fewest_recomputed(STEP, int(enough) - 1) > count or count == 3
-    assert fewest_recomputed(STEP, 0) == 3, "nothing fits: three take least"
-    assert fewest_recomputed(replace(STEP, recomputed=[]), 0) == 0
+@pytest.mark.parametrize(("kind", "least"), [("cpu", 4), ("cuda", 3)])
+def test_no_more_layers_than_needed(kind: str, least: int) -> None:
+    """Enough for a number of layers is enough for it, one byte less is not."""
+    for count in range(least + 1):
+        enough = STEP.peak(count).room(kind)
+        assert fewest_recomputed(STEP, enough, kind) == count
+        assert fewest_recomputed(STEP, enough - 1, kind) > count or count == least
+    assert fewest_recomputed(STEP, 0, kind) == least, "nothing fits: so many take least"
+    assert fewest_recomputed(replace(STEP, recomputed=[]), 0, kind) == 0
+
+
+def test_gaps() -> None:
+    memory = Memory(1000, 100, 10, 20, 300, 100, 7)
+    assert memory.room("cuda") == int(437 * MARGIN)
+    assert memory.room("cpu") == 437 + int(400 * GAPS)
 
 
 def test_in_words() -> None:

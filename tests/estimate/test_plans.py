@@ -9,7 +9,7 @@ import pytest
 
 from tunesmith.estimate import devices, history, money, shapes, sharding, work
 from tunesmith.estimate.formula import Method, trained
-from tunesmith.estimate.memory import GIB, Memory
+from tunesmith.estimate.memory import GAPS, GIB, Memory
 from tunesmith.estimate.words import duration, durations
 from tunesmith.estimate.work import Range, Rows
 from tunesmith.log import OptionError
@@ -100,7 +100,7 @@ def test_a_device_fits_what_it_holds_with_gaps_and_its_driver() -> None:
 def test_what_comes_and_goes_on_a_cpu_leaves_gaps() -> None:
     device = devices.Device("CPU", "cpu", 8 * GIB, 0.0, 0.0, 0.0, taken=GIB)
     assert device.needs(Memory(100, 10, 20, 30, 0, 0, 7)) == GIB + 167
-    assert device.needs(Memory(100, 10, 20, 30, 2000, 400, 7)) == GIB + 167 + int(2400 * (1 + devices.GAPS))
+    assert device.needs(Memory(100, 10, 20, 30, 2000, 400, 7)) == GIB + 167 + int(2400 * (1 + GAPS))
 
 
 def test_money_is_price_times_hours_times_devices() -> None:

@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from tunesmith import catalog
-from tunesmith.estimate.memory import MARGIN, Memory
+from tunesmith.estimate.memory import Memory
 from tunesmith.log import OptionError
 
 TABLE = Path(__file__).parent / "devices.toml"
 
 CONTEXT_BYTES = 600 << 20
 """What a GPU's driver and kernels take for themselves."""
-
-GAPS = 0.45
-"""What gaps between blocks take on a CPU, as a share of what comes and goes in a micro-batch: there blocks of all sizes lie in
-one heap.  Measured: 0.35 to 0.55 of LoRA on 30 M, 100 M and 0.5 B, 0 to 0.15 of full tuning, where other terms hide it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +38,7 @@ class Device:
 
     def needs(self, memory: Memory) -> int:
         """Bytes that must be there for a step, with the gaps between blocks."""
-        if self.kind == "cpu":
-            return memory.total + int(GAPS * (memory.activations + memory.loss)) + self.taken
-        held = memory.weights + memory.adapters
-        return int(held + memory.to_come * MARGIN) + self.taken
+        return memory.weights + memory.adapters + memory.room(self.kind) + self.taken
 
     def rate(self, itemsize: int) -> float:
         """Operations a second at the most with numbers of so many bytes."""

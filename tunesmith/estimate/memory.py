@@ -9,7 +9,11 @@ from tunesmith.estimate.layer import Layer
 GIB = 1 << 30
 
 MARGIN = 1.1
-"""What has to be free, as a share of what is needed: blocks leave gaps between them."""
+"""What has to be free on a GPU, as a share of what is needed: blocks leave gaps between them."""
+
+GAPS = 0.45
+"""What gaps between blocks take on a CPU, as a share of what comes and goes in a micro-batch: there blocks of all sizes lie in
+one heap.  Measured: 0.35 to 0.55 of LoRA on 30 M, 100 M and 0.5 B, 0 to 0.15 of full tuning, where other terms hide it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,12 @@ class Memory:
     def to_come(self) -> int:
         """All but the weights, which are there before the first step."""
         return self.total - self.weights - self.adapters
+
+    def room(self, kind: str) -> int:
+        """Bytes that must be free for what is to come on a device of this kind, with the gaps between blocks."""
+        if kind == "cpu":
+            return self.to_come + int(GAPS * (self.activations + self.loss))
+        return int(self.to_come * MARGIN)
 
     def __str__(self) -> str:
         """`1.21 GiB: weights 412.0 MiB, gradients 412.0 MiB, ...`, with what is anything at all."""
@@ -83,12 +93,12 @@ class Step:
         yield 0, 0, self.moving
 
 
-def fewest_recomputed(step: Step, free_bytes: int) -> int:
-    """How many of the lowest layers must be recomputed for what is to come to fit into `free_bytes`, with MARGIN; where
-    nothing fits, the number that takes least."""
+def fewest_recomputed(step: Step, free_bytes: int, kind: str) -> int:
+    """How many of the lowest layers must be recomputed for what is to come to fit into `free_bytes` of a device of this
+    kind, with gaps; where nothing fits, the number that takes least."""
     counts = range(len(step.recomputed) + 1)
-    needed = [step.peak(count).to_come for count in counts]
-    fitting = (count for count in counts if needed[count] * MARGIN <= free_bytes)
+    needed = [step.peak(count).room(kind) for count in counts]
+    fitting = (count for count in counts if needed[count] <= free_bytes)
     return next(fitting, needed.index(min(needed)))
 
 

@@ -15,7 +15,7 @@ from tunesmith.data.pipeline import Prepared
 from tunesmith.data.sample import Batch, Sample, Samples
 from tunesmith.estimate.activations import Layer
 from tunesmith.estimate.free import free_bytes
-from tunesmith.estimate.memory import MARGIN, Memory, Step, fewest_recomputed, gib
+from tunesmith.estimate.memory import Memory, Step, fewest_recomputed, gib
 from tunesmith.log import warn
 from tunesmith.models import recompute, structure
 from tunesmith.models.predict import Predictor
@@ -85,7 +85,9 @@ class Situation:
     def peak(self, step: Step) -> Memory:
         """The most that it takes, with as many layers recomputed as the options have."""
         free = free_bytes(self.runtime.device)
-        return step.peak(fewest_recomputed(step, free) if self.is_auto and free is not None else 0)
+        return step.peak(
+            fewest_recomputed(step, free, self.runtime.device.type) if self.is_auto and free is not None else 0
+        )
 
     @property
     def is_auto(self) -> bool:
@@ -151,9 +153,9 @@ def cheapest(now: Situation, step: Step, free: int | None) -> list[Taking]:
     kinds = _kinds(now)
     measured = (_of_one_kind(now, step, kind, free) for kind in kinds)
     found = list(islice((each for each in measured if each and each.memory.total <= enough), TOLD))
-    if free is not None and not any(fits(each.memory, free) for each in found):
+    if free is not None and not any(fits(now, each.memory, free) for each in found):
         several = [each for each in combined(kinds) if not any(each in kind for kind in kinds)][:MOST_COMBINED]
-        best = first_that_fits(several, lambda each: leaves(now, step, each, free), lambda each: fits(each, free))
+        best = first_that_fits(several, lambda each: leaves(now, step, each, free), lambda each: fits(now, each, free))
         found = [*([best] if best else []), *found][:TOLD]
     return found
 
@@ -169,9 +171,9 @@ def _kinds(now: Situation) -> list[list[Change]]:
     )
 
 
-def fits(memory: Memory, free: int) -> bool:
+def fits(now: Situation, memory: Memory, free: int) -> bool:
     """Whether what a step takes beside the weights that are there has room."""
-    return memory.to_come * MARGIN <= free
+    return memory.room(now.runtime.device.type) <= free
 
 
 def _of_one_kind(now: Situation, step: Step, kind: list[Change], free: int | None) -> Taking | None:
@@ -182,7 +184,7 @@ def _of_one_kind(now: Situation, step: Step, kind: list[Change], free: int | Non
         if memory is None:
             continue
         last = Taking(change, memory)
-        if free is None or fits(memory, free):
+        if free is None or fits(now, memory, free):
             break
     return last
 
@@ -205,7 +207,7 @@ def leaves(now: Situation, step: Step, change: Change, free: int | None) -> Memo
         made = _in_short_numbers(made)
     if way == "auto" and free is not None:
         made = replace(made, recomputed=recomputed(made).layers)
-        return made.peak(fewest_recomputed(made, free))
+        return made.peak(fewest_recomputed(made, free, now.runtime.device.type))
     return now.peak(recomputed(made) if way else made)
 
 

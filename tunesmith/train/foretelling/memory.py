@@ -68,7 +68,7 @@ def settle(
     free = free_bytes(runtime.device)
     count = 0
     if written == "auto" and free is not None:
-        count = fewest_recomputed(step, free)
+        count = fewest_recomputed(step, free, runtime.device.type)
         if count:
             recompute.recompute(model, lowest=count)
     needed = step.peak(count)
