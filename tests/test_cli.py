@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tiny
 from surroundings import clean_environment
 
 from tunesmith import __version__, cli, completion, environment, log
@@ -239,3 +240,11 @@ def test_a_working_directory_that_is_gone_is_told(
     monkeypatch.setattr(cli, "_function", fails_with(FileNotFoundError(2, "No such file or directory")))
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == "the working directory is not there any more; change to another one\n"
+
+
+def test_a_setting_that_torch_does_not_take_is_told(tmp_path: Path) -> None:
+    tiny.qwen2(tmp_path / "model")
+    assert shell("TORCH_LOGS=nonsense tunesmith chat model < /dev/null", tmp_path) == (
+        2,
+        "TORCH_LOGS: torch takes no 'nonsense'; unset it\n",
+    )

@@ -21,7 +21,7 @@ tests/reliability/test_estimates.py."""
 TRIED = 512
 """Rows and columns of the matrices that a rate is measured with."""
 
-TRIED_SECONDS = 0.3
+TRIED_SECONDS = 0.1
 """For so long: where others compute too, a few products say little."""
 
 
