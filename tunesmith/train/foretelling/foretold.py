@@ -55,7 +55,7 @@ class Foretold:
 def foretell(session: Session, began: float) -> Foretold:
     """What the run is expected to take, from its beginning at `began` by time.perf_counter; said in one line."""
     cfg, runtime = session.cfg, session.runtime
-    device = here(cfg.model)
+    device = here(cfg.model, runtime.precision.autocast or runtime.precision.weights)
     case = case_of(cfg, session.inputs, device, ranks=runtime.world_size, precision=runtime.precision.name)
     times, why = _times(case, session)
     left = 1 - session.position.step / max(session.due.total, 1)

@@ -25,8 +25,9 @@ TRIED_SECONDS = 0.1
 """For so long: where others compute too, a few products say little."""
 
 
-def here(cfg: ModelConfig) -> Device:
-    """The GPU that would be used, else the CPU; its rate measured where no table has it."""
+def here(cfg: ModelConfig, computed: torch.dtype | None = None) -> Device:
+    """The GPU that would be used, else the CPU; its rates measured where no table has them, on a CPU of products `computed`
+    in that format alone where it is known."""
     if cfg.device != "cpu" and torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
         like = devices.like(found.name)
@@ -38,9 +39,13 @@ def here(cfg: ModelConfig) -> Device:
         fp8 = has_fp8(torch.device("cuda"))
         return Device(name, "cuda", found.total_memory, half, fp32, watts, bf16=bf16, fp8=fp8)
     cpu = torch.device("cpu")
-    with fp32_products.REPLACED.while_in_use(fp32_products.are_slow(cpu, BY_NAME["fp32"])):
-        fp32, bf16 = _rate(cpu, torch.float32), any(flag in cpu_flags() for flag in CPU_FLAGS)
-    half = fp32 if bf16_products.are_slow(cpu, BY_NAME["bf16"]) else _rate(cpu, torch.bfloat16)
+    bf16, through_fp32 = any(flag in cpu_flags() for flag in CPU_FLAGS), bf16_products.are_slow(cpu, BY_NAME["bf16"])
+    fp32 = half = 0.0
+    if computed in (None, torch.float32) or through_fp32:
+        with fp32_products.REPLACED.while_in_use(fp32_products.are_slow(cpu, BY_NAME["fp32"])):
+            fp32 = _rate(cpu, torch.float32)
+    if computed != torch.float32:
+        half = fp32 if through_fp32 else _rate(cpu, torch.bfloat16)
     return Device(cpu_name(), "cpu", _memory_bytes(), half, fp32, 0.0, bf16=bf16, taken=CPU_BYTES)
 
 
