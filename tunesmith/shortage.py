@@ -13,8 +13,9 @@ CLASSES = ("OutOfMemoryError", "ArrowMemoryError")
 WORDS = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc",
     "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't start new thread", "failed to map segment from shared object",
+    "could not create a primitive",
 )  # fmt: skip
-"""What errors of other kinds say: torch's allocator for CPUs, C++, libraries in Rust, the system.  A thread that can't be
+"""What errors of other kinds say: torch's allocator for CPUs, C++, libraries in Rust, the system, oneDNN.  A thread that can't be
 started lacks room for its stack."""
 
 NOT_EXECUTABLE = "failed to map segment from shared object: operation not permitted"

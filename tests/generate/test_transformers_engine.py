@@ -167,7 +167,8 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(parts, engine, caps
         signal.signal(signal.SIGINT, before)
     stopped = capsys.readouterr().out
     Talk(engine, GREEDY, patient=True).say("Hello")
-    assert stopped[:3] == capsys.readouterr().out[:3]
+    # What was written by then, which may be nothing yet, is how the same answer begins.
+    assert capsys.readouterr().out.startswith(stopped.rstrip("\n")[:3])
 
 
 def test_a_failure_while_streaming_reaches_the_reader(parts):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith.models import fp32_products, ragged
+from tunesmith.models import fp32_products, products, ragged
 from tunesmith.models.precision import BY_NAME
 
 CPU = torch.device("cpu")
@@ -114,3 +114,20 @@ def test_numbers_of_tokens_are_even_where_products_are_built_for_them() -> None:
     with fp32_products.REPLACED.while_in_use(False):
         assert ragged.multiple(CPU, torch.float32) == 1
     assert fp32_products.REPLACED.in_use
+
+
+def test_where_address_space_is_limited_the_system_is_asked_before_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Room:
+        def __init__(self, file: int, size: int) -> None:
+            asked.append(size - products.BESIDE)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(products.mmap, "mmap", Room)
+    with products.ASKING.while_in_use():
+        is_right(drawn(10, 20) @ drawn(20, 30), drawn(10, 20).double() @ drawn(20, 30).double())
+        torch.baddbmm(torch.zeros(1), torch.ones(2, 3, 4), torch.ones(2, 4, 5))
+    assert asked[0] == 4 * (10 * 20 + 20 * 30 + 10 * 30) and asked[-1] == 4 * 2 * (12 + 20 + 15)

@@ -34,19 +34,21 @@ def words(model: Path, rows: Path, **changes: object) -> list[str]:
     return ["train", *(f"{name}={value}" for name, value in (options | changes).items())]
 
 
+@pytest.mark.parametrize("compute_type", ["fp32", pytest.param("bf16", marks=pytest.mark.reliability)])
 @pytest.mark.parametrize("limits", [LIMITS[::2], pytest.param(LIMITS[1::2], marks=pytest.mark.reliability)])
 def test_a_run_is_through_or_says_what_takes_less(
-    faulty: Faulty, tiny_model: Path, long_rows: Path, tmp_path: Path, limits: list[int]
+    faulty: Faulty, tiny_model: Path, long_rows: Path, tmp_path: Path, limits: list[int], compute_type: str
 ) -> None:
     """However little there is.  With room again, the same command ends as a run that always had it."""
+    options = words(tiny_model, long_rows, compute_type=compute_type)
     straight = tmp_path / "straight"
     straight.mkdir()
-    assert faulty.run(straight, *words(tiny_model, long_rows)).code == 0
+    assert faulty.run(straight, *options).code == 0
     codes, told_of_changes = [], 0
     for limit in limits:
         place = tmp_path / str(limit)
         place.mkdir()
-        ended = faulty.run(place, *words(tiny_model, long_rows), fault=Fault(memory=limit))
+        ended = faulty.run(place, *options, fault=Fault(memory=limit))
         codes.append(ended.code)
         assert ended.code in (0, 4), (limit, ended.said)
         assert "Traceback" not in ended.said and "internal error" not in ended.said, (limit, ended.said)
@@ -56,10 +58,12 @@ def test_a_run_is_through_or_says_what_takes_less(
             told_of_changes += "would take" in told[0]
             assert not any(checkpoints.damage(saved) for saved in checkpoints.every(place / "run"))
             if "step" in told[0]:
-                assert faulty.run(place, *words(tiny_model, long_rows)).code == 0
+                assert faulty.run(place, *options).code == 0
         if (place / "run" / "model.safetensors").is_file():
             assert_equal(straight / "run", place / "run")
-    assert codes[0] == 4 and (codes[-1] == 0 or limits[-1] < LIMITS[-1]) and told_of_changes
+    assert codes[0] == 4 and (codes[-1] == 0 or limits[-1] < LIMITS[-1])
+    # In 16 bits what oneDNN builds for a product may have no room either, so that no change can be measured.
+    assert told_of_changes or compute_type == "bf16"
 
 
 @pytest.mark.parametrize("limit", [4 * MIB, 16 * MIB])
