@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tunesmith.losses import linear, pieces
 from tunesmith.losses.linear import linear_cross_entropy
@@ -139,3 +140,21 @@ def test_pieces_of_an_even_number_of_tokens_are_even() -> None:
         size = pieces.at_once(tokens, 151_936, "cpu", 2)
         assert size <= tokens + pieces.EVEN and size * 151_936 * 2 <= pieces.CHUNK["cpu"] + pieces.EVEN * 151_936 * 2
         assert tokens % pieces.EVEN or size % pieces.EVEN == 0
+
+
+def test_room_that_is_kept_is_memory() -> None:
+    """A step that is traced in between neither takes it nor leaves what only stands for memory."""
+    hidden, weight, _, targets, _ = made()
+    linear.keep_room(True)
+    try:
+        head = weight.clone().requires_grad_()
+        linear_cross_entropy(hidden, head, targets).backward()
+        with FakeTensorMode() as mode:
+            fake = [mode.from_tensor(each) for each in (hidden, weight, targets)]
+            linear_cross_entropy(fake[0], fake[1].requires_grad_(), fake[2]).backward()
+        linear_cross_entropy(hidden, head, targets).backward()
+    finally:
+        linear.keep_room(False)
+    truth = weight.clone().requires_grad_()
+    linear_cross_entropy(hidden, truth, targets).backward()
+    torch.testing.assert_close(head.grad, 2 * truth.grad)  # type: ignore[operator]

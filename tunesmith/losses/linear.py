@@ -103,14 +103,24 @@ class _Room:
 
     def take(self, weight: Tensor) -> Tensor:
         """Room like `weight`, with anything in it, which nobody else has."""
-        free, self._free = self._free, None
-        if free is not None and (free.shape, free.dtype, free.device) == (weight.shape, weight.dtype, weight.device):
-            return free
-        return torch.empty_like(weight)
+        free = self._free
+        if free is None or not _is_plain(weight):
+            return torch.empty_like(weight)
+        self._free = None
+        alike = (free.shape, free.dtype, free.device) == (weight.shape, weight.dtype, weight.device)
+        return free if alike else torch.empty_like(weight)
 
     def give(self, taken: Tensor) -> None:
         """Let the next one have it."""
-        self._free = taken if self.kept else None
+        if not self.kept:
+            self._free = None
+        elif _is_plain(taken):
+            self._free = taken
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is memory, not what only stands for it while a step is traced."""
+    return type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 _room = _Room()
