@@ -106,3 +106,19 @@ def test_embeddings_that_are_the_head_get_the_same_gradient_from_the_rows_read(n
     for weight, gradient in after.items():
         assert gradient.layout == torch.strided
         torch.testing.assert_close(gradient, before[weight], rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_on_embeddings_that_are_the_head_see_the_whole_gradient() -> None:
+    model = built("qwen3_tied")
+    (before,) = (found for name, found in gradients(model).items() if "embed_tokens" in name)
+    add_rows_read(model)
+    weight, seen = model.get_input_embeddings().weight, list[torch.Tensor]()
+
+    def forget(weight: torch.Tensor) -> None:
+        assert weight.grad is not None
+        seen.append(weight.grad)
+        weight.grad = None
+
+    weight.register_post_accumulate_grad_hook(forget)
+    assert not any("embed_tokens" in name for name in gradients(model))
+    torch.testing.assert_close(seen[0], before, rtol=1e-5, atol=1e-6)

@@ -102,7 +102,7 @@ def test_the_same_twice_is_the_same_bits() -> None:
 @pytest.mark.parametrize("maker", ["GenuineIntel", "AuthenticAMD", ""])
 def test_where_they_are_slow(monkeypatch: pytest.MonkeyPatch, capability: str, maker: str) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(fp32_products, "maker", lambda: maker)
+    monkeypatch.setattr(fp32_products, "told_of_cpu", lambda name: maker)
     slow = (capability, maker) == ("AVX512", "AuthenticAMD")
     assert fp32_products.are_slow(CPU, BY_NAME["fp32"]) is slow
     assert not fp32_products.are_slow(CPU, BY_NAME["bf16"])

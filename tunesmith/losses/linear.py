@@ -112,10 +112,11 @@ class _Room:
 
     def give(self, taken: Tensor) -> None:
         """Let the next one have it."""
-        if not self.kept:
-            self._free = None
-        elif _is_plain(taken):
+        if self.kept and _is_plain(taken):
             self._free = taken
+
+    def keep(self, wanted: bool) -> None:
+        self.kept, self._free = wanted, None
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -129,8 +130,7 @@ _room = _Room()
 def keep_room(wanted: bool) -> None:
     """Whether the gradient of a head lies where that of the last loss lay: for who calls `backward` and reads what it has
     summed up in `grad`, not for `torch.autograd.grad`, whose result would be overwritten."""
-    _room.kept = wanted
-    _room.give(torch.empty(0))
+    _room.keep(wanted)
 
 
 class _LinearLoss(torch.autograd.Function):

@@ -12,7 +12,7 @@ PART = 1 << 13
 
 
 EVEN = 32
-"""Of what the pieces of an even number of tokens are multiples: a product of each size may have to be built first."""
+"""Of what numbers of tokens are made multiples where a product has to be built for each number, and then the pieces too."""
 
 
 def at_once(tokens: int, vocabulary: int, kind: str, itemsize: int) -> int:

@@ -53,8 +53,13 @@ def add_rows_read(model: PreTrainedModel) -> bool:
 
 
 def _read(self: Any, ids: Tensor) -> Tensor:
-    if not torch.is_grad_enabled() or not self.weight.requires_grad:
-        return F.embedding(ids, self.weight, self.padding_idx)
+    weight = self.weight
+    if not torch.is_grad_enabled() or not weight.requires_grad:
+        return F.embedding(ids, weight, self.padding_idx)
+    if (
+        weight._backward_hooks or weight._post_accumulate_grad_hooks
+    ):  # which are to see the gradient as a whole, as BAdam's
+        return F.embedding(ids, weight, self.padding_idx, sparse=True)
     out: Tensor = _RowsRead.apply(torch.zeros((), requires_grad=True), ids, self)
     return out
 

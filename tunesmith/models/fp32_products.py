@@ -4,15 +4,13 @@ Torch multiplies fp32 with Intel's MKL, which uses half the width of another mak
 brings along too, uses all of it.  Numbers are summed in fp32 either way.  Knows torch's operators; knows no model.
 """
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tunesmith.models.kernels import Kernel, Replaced
-from tunesmith.models.precision import Precision
+from tunesmith.models.precision import Precision, told_of_cpu
 
 LEAST = 1 << 21
 """Multiplications of a product below which it is not worth the call."""
@@ -31,17 +29,12 @@ def are_slow(device: torch.device, precision: Precision) -> bool:
     """Whether a run computes in fp32 on a CPU on which torch's own products use half of it."""
     computed = precision.autocast or precision.weights
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return device.type == "cpu" and computed == torch.float32 and wide and maker() not in ("", "GenuineIntel")
-
-
-@cache
-def maker() -> str:
-    """Who made the CPU, as Linux names it; not known elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return (
+        device.type == "cpu"
+        and computed == torch.float32
+        and wide
+        and told_of_cpu("vendor_id") not in ("", "GenuineIntel")
+    )
 
 
 def product(one: Tensor, other: Tensor, bias: Tensor | None = None) -> Tensor:

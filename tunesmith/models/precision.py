@@ -109,8 +109,13 @@ def is_fast_bf16(device: torch.device) -> bool:
 
 def cpu_flags() -> frozenset[str]:
     """The CPU's instruction sets, as Linux names them; none are known elsewhere."""
+    return frozenset(told_of_cpu("flags").split())
+
+
+def told_of_cpu(name: str) -> str:
+    """What Linux tells of the CPU under a name, such as `model name`; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return frozenset()
-    return frozenset(flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split())
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

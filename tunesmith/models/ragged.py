@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from tunesmith.losses.pieces import EVEN
 from tunesmith.models import fp32_products
 
 NAME = "tunesmith_ragged"
@@ -24,9 +25,6 @@ NAME = "tunesmith_ragged"
 SHORT = 512
 """Tokens of a row up to which plain products are faster on a CPU than torch's fused attention: measured on 2 cores with bf16
 instructions, twice as fast there in bf16 and a little faster in fp32; the other way round from 1,024 on."""
-
-EVEN = 32
-"""Of what numbers of tokens are made multiples where a product is built for each number, which `multiple` tells."""
 
 HALF = (torch.bfloat16, torch.float16)
 

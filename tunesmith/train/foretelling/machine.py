@@ -3,7 +3,6 @@
 import os
 import time
 from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,7 @@ from tunesmith.estimate import devices
 from tunesmith.estimate.devices import Device
 from tunesmith.log import OptionError
 from tunesmith.models import bf16_products, fp32_products
-from tunesmith.models.precision import BY_NAME, CPU_FLAGS, cpu_flags, has_fp8, is_fast_bf16
+from tunesmith.models.precision import BY_NAME, CPU_FLAGS, cpu_flags, has_fp8, is_fast_bf16, told_of_cpu
 
 CPU_BYTES = 505 << 20
 """What the interpreter, torch, transformers and a tokenizer have resident on a CPU before a weight is there; see
@@ -42,7 +41,8 @@ def here(cfg: ModelConfig, computed: torch.dtype | None = None) -> Device:
     bf16, through_fp32 = any(flag in cpu_flags() for flag in CPU_FLAGS), bf16_products.are_slow(cpu, BY_NAME["bf16"])
     fp32 = half = 0.0
     if computed in (None, torch.float32) or through_fp32:
-        with fp32_products.REPLACED.while_in_use(fp32_products.are_slow(cpu, BY_NAME["fp32"])):
+        fast = "onednn_products" not in cfg.disable_speedups and fp32_products.are_slow(cpu, BY_NAME["fp32"])
+        with fp32_products.REPLACED.while_in_use(fast):
             fp32 = _rate(cpu, torch.float32)
     if computed != torch.float32:
         half = fp32 if through_fp32 else _rate(cpu, torch.bfloat16)
@@ -52,11 +52,7 @@ def here(cfg: ModelConfig, computed: torch.dtype | None = None) -> Device:
 def cpu_name() -> str:
     """`CPU (2 cores, Intel ...)`."""
     cores = len(os.sched_getaffinity(0))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    model = told_of_cpu("model name")
     return f"CPU ({cores} core{'s' * (cores > 1)}{', ' if model else ''}{model})"
 
 
