@@ -1,18 +1,15 @@
 """`tunesmith train`, `plan` and `doctor`: check the options, take the folder, run.  Imports the trainer only once the options are right."""
 
 import ctypes
-import gc
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NoReturn
 
 from tunesmith.config.load import Loaded, load
-from tunesmith.jobs import folder, processes, watch
+from tunesmith.jobs import folder, importing, processes, watch
 from tunesmith.log import is_speaker
 
 
@@ -33,7 +30,7 @@ def train_command(arguments: list[str]) -> int:
     _be_watched()
     wait_quietly()
     # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
-    with _nothing_is_garbage():
+    with importing.quickly():
         importlib.import_module("tunesmith.train.early").check(loaded)
         trainer = importlib.import_module("tunesmith.train.run")
     code: int = trainer.run(loaded)
@@ -62,7 +59,7 @@ def _plan(loaded: Loaded) -> int:
     if loaded.config.train.do_train:
         folder.check(loaded.config)
     wait_quietly()
-    with _nothing_is_garbage():
+    with importing.quickly():
         importlib.import_module("tunesmith.train.early").check(loaded)
         planner = importlib.import_module("tunesmith.look.plan_command")
     code: int = planner.plan(loaded)
@@ -92,21 +89,6 @@ def process_count(loaded: Loaded) -> int:
     if cfg.train.nproc_per_node is not None:
         return cfg.train.nproc_per_node
     return processes.gpus() if cfg.model.device != "cpu" else 1
-
-
-@contextmanager
-def _nothing_is_garbage() -> Iterator[None]:
-    """Import without looking for garbage all the while, which takes a fifth of the time, nor later among what was
-    imported.  Changes nothing in a process that has imported torch before."""
-    if "torch" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()
 
 
 def _leave(code: int) -> NoReturn:

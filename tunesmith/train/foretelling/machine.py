@@ -1,5 +1,6 @@
 """The device that a run here would be on, with what it can do.  Knows torch's view of this machine; knows no model."""
 
+import math
 import os
 import time
 from functools import cache
@@ -21,7 +22,10 @@ TRIED = 512
 """Rows and columns of the matrices that a rate is measured with."""
 
 TRIED_SECONDS = 0.1
-"""For so long: where others compute too, a few products say little."""
+"""For so long at the most: where others compute too, a few products say little."""
+
+TRIED_ENOUGH = 16
+"""As many in a row that are no faster say that nothing better will come."""
 
 
 def here(cfg: ModelConfig, computed: torch.dtype | None = None) -> Device:
@@ -73,12 +77,14 @@ def _memory_bytes() -> int:
 
 @cache
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a product of matrices, the best of those that are made in TRIED_SECONDS."""
+    """Operations a second of a product of matrices: the best, once TRIED_ENOUGH in a row were no better by a hundredth."""
     size = TRIED if device.type == "cpu" else 8 * TRIED
     a = torch.ones(size, size, device=device, dtype=dtype)
-    best, end = 0.0, time.perf_counter() + TRIED_SECONDS
-    while not best or time.perf_counter() < end:
+    best, worse, end = math.inf, 0, time.perf_counter() + TRIED_SECONDS
+    while best == math.inf or (worse < TRIED_ENOUGH and time.perf_counter() < end):
         began = time.perf_counter()
         float((a @ a)[0, 0])  # which waits for it
-        best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    return best
+        took = time.perf_counter() - began
+        worse = 0 if took < 0.99 * best else worse + 1
+        best = min(best, took)
+    return 2 * size**3 / best
