@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from tunesmith import compiled
+from tunesmith.config.model import ModelConfig
+from tunesmith.config.train import TrainConfig
 from tunesmith.data.batching.collate import join, pad
+from tunesmith.data.batching.fixed import fixed
 from tunesmith.data.sample import EVERYTHING, Batch, Sample
 from tunesmith.losses.liger import liger_cross_entropy
 from tunesmith.losses.linear import linear_cross_entropy
@@ -21,12 +24,17 @@ from tunesmith.models import float8, liger
 from tunesmith.models.elementwise import lighten
 from tunesmith.models.predict import predictor
 from tunesmith.models.tuning.fused import fuse
+from tunesmith.train.objectives import NextToken
+from tunesmith.train.passes import Graphs, Plain, Recorded
+from tunesmith.train.runtime import Runtime
 
 WARM, COUNTED = 3, 8
 """Steps that are not counted, and that are."""
 
-Cost = Callable[[list[list[Sample]]], Tensor]
-Make = Callable[[Any, torch.device], tuple[nn.Module, Cost]]
+Learn = Callable[[list[list[Sample]]], Tensor]
+"""Rows -> their mean loss, whose gradients it has added."""
+
+Make = Callable[[Any, torch.device], tuple[nn.Module, Learn]]
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,9 @@ class Ours:
     compile: bool = False
     liger_loss: bool = False
     fp8: bool = False
+    graphs: bool = False
 
-    def __call__(self, model: Any, device: torch.device) -> tuple[nn.Module, Cost]:
+    def __call__(self, model: Any, device: torch.device) -> tuple[nn.Module, Learn]:
         if isinstance(model, PeftModel) and "fused_adapters" not in self.left_out:
             fuse(model)
         if "lighter_layers" not in self.left_out:
@@ -69,64 +78,63 @@ class Ours:
         if self.fp8 and not float8.take(model):
             raise RuntimeError("no layer computes in fp8")
 
-        def cost(rows: list[list[Sample]]) -> Tensor:
+        runtime = Runtime(TrainConfig(), ModelConfig(device=device.type, compute_type="bf16"))
+        plain = Plain(asked, NextToken(), runtime)
+        if self.graphs and (device.type != "cuda" or not asked.ragged):
+            raise RuntimeError("nothing can be recorded here")
+        passes = Recorded(plain, Graphs(device), device) if self.graphs else plain
+
+        def learn(rows: list[list[Sample]]) -> Tensor:
             samples = [sample for row in rows for sample in row]
-            batch = (
-                join(samples, range(len(samples)), share=EVERYTHING if asked.shares else 0)
-                if asked.ragged
-                else pad(samples, range(len(samples)), pad_id=0)
-            ).map(lambda tensor: tensor.to(device))
-            said = asked(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
-                attention_mask=None if batch.packed else batch.attention_mask,
-                places=batch.places,
-                bounds=batch.bounds,
-                longest=batch.longest,
-                shared=batch.shared,
-            )
-            return said.cross_entropy(batch.targets) / batch.loss_tokens
+            numbers = range(len(samples))
+            if not asked.ragged:
+                batch = pad(samples, numbers, pad_id=0)
+            elif self.graphs:
+                batch = fixed(join(samples, numbers))
+            else:
+                batch = join(samples, numbers, share=EVERYTHING if asked.shares else 0)
+            return passes(batch, 1 / batch.loss_tokens) / batch.loss_tokens
 
-        return asked, cost
+        return asked, learn
 
 
-def theirs(model: Any, device: torch.device) -> tuple[nn.Module, Cost]:
+def theirs(model: Any, device: torch.device) -> tuple[nn.Module, Learn]:
     """transformers and peft as they are, on the same rows: samples behind one another, told apart by their positions."""
 
-    def cost(rows: list[list[Sample]]) -> Tensor:
+    def learn(rows: list[list[Sample]]) -> Tensor:
         batch: Batch = pad([_row(row) for row in rows], range(len(rows)), pad_id=0)
         labels = torch.full_like(batch.input_ids, -100)
         labels.view(-1)[batch.places + 1] = batch.targets
-        loss: Tensor = model(
-            input_ids=batch.input_ids.to(device),
-            position_ids=batch.position_ids.to(device),
-            attention_mask=None,
-            labels=labels.to(device),
-        ).loss
-        return loss
+        with torch.autocast(device.type, torch.bfloat16):
+            loss: Tensor = model(
+                input_ids=batch.input_ids.to(device),
+                position_ids=batch.position_ids.to(device),
+                attention_mask=None,
+                labels=labels.to(device),
+            ).loss
+        loss.backward()
+        return loss.detach()
 
-    return model, cost
+    return model, learn
 
 
 def run(bench: Bench, work: Work, make: Make) -> Outcome:
     """Train a few steps from the same start, weights in bf16 and adapters in fp32."""
-    policy, cost = make(_model(bench, work), bench.device)
+    policy, learn = make(_model(bench, work), bench.device)
     trained = [weight for weight in policy.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     losses, tokens, began = list[Tensor](), 0, 0.0
+    keeps = isinstance(make, Ours) and make.graphs  # gradients stay where they were recorded
     for step in range(WARM + COUNTED):
         chosen = [bench.rows[(step * work.rows + place) % len(bench.rows)] for place in range(work.rows)]
         if step == WARM:
             wait(bench.device)
             began = time.perf_counter()
-        with torch.autocast(bench.device.type, torch.bfloat16):
-            loss = cost(chosen)
-        loss.backward()
+        losses.append(learn(chosen))
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
+        optimizer.zero_grad(set_to_none=not keeps)
         tokens += sum(len(sample.input_ids) for row in chosen for sample in row) if step >= WARM else 0
     wait(bench.device)
     rate = tokens / (time.perf_counter() - began)

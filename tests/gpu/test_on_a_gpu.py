@@ -179,6 +179,10 @@ def train(tmp_path: Path) -> Callable[..., Path]:
 KINDS = {
     "lora in bf16": {"compute_type": "bf16"},
     "lora in fp16, with a scaler": {"compute_type": "fp16"},
+    "lora, recorded": {"cuda_graphs": True},
+    "lora, recorded, with a scaler": {"cuda_graphs": True, "compute_type": "fp16"},
+    "lora, recorded, recomputed": {"cuda_graphs": True, "gradient_checkpointing": True},
+    "full, recorded": {"cuda_graphs": True, "finetuning_type": "full", "learning_rate": 1e-3},
     "lora in fp8": {"compute_type": "fp8"},
     "full in fp8": {"compute_type": "fp8", "finetuning_type": "full", "learning_rate": 1e-3},
     "full, offloaded": {"finetuning_type": "full", "gradient_checkpointing": "offload", "learning_rate": 1e-3},
@@ -198,3 +202,16 @@ def test_runs_learn_and_go_on_exactly(options: dict[str, object], train: Callabl
     name = "model.safetensors" if options.get("finetuning_type") == "full" else "adapter_model.safetensors"
     one, other = load_file(whole / name), load_file(parts / name)
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+@ON_A_GPU
+def test_what_is_recorded_is_what_was_written(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """The same losses, from micro-batches that were filled up, and no word that recording was left out."""
+    told = {"per_device_train_batch_size": 2, "max_steps": 12}
+    plain, recorded = train("plain", **told), train("recorded", **told, cuda_graphs=True)
+    one, other = (
+        [json.loads(line)["loss"] for line in (run / "trainer_log.jsonl").read_text().splitlines()]
+        for run in (plain, recorded)
+    )
+    assert other == pytest.approx(one, rel=2e-2)
+    assert "cuda_graphs" not in capsys.readouterr().err

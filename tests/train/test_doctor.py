@@ -54,8 +54,8 @@ def test_gradients_that_are_averaged_wrongly_are_found(
 ) -> None:
     exact: Callable[..., Any] = doctor.loop.backward
 
-    def by_micro_batch(policy: Any, objective: Any, window: Any, runtime: Any, weight: float) -> Any:
-        return exact(policy, objective, window, runtime, weight * (1 + 0.01 * len(window.batches)))
+    def by_micro_batch(passes: Any, window: Any, runtime: Any, weight: float) -> Any:
+        return exact(passes, window, runtime, weight * (1 + 0.01 * len(window.batches)))
 
     monkeypatch.setattr(doctor.loop, "backward", by_micro_batch)
     assert doctor_command(["compute_type=fp32"]) == 1

@@ -51,7 +51,7 @@ INERT: dict[str, str] = {
     "use_v1_kernels": _SAME_RESULT,
     "liger_kernel_config": "a trial decides which of Liger's kernels are used",
     "torch_compile_backend": "torch_compile uses inductor",
-    "torch_compile_mode": "torch_compile makes one pass of norms, gates and the loss",
+    "torch_compile_mode": "torch_compile makes one pass of norms, gates and the loss; cuda_graphs records what a GPU does",
     "use_cache": "the key-value cache is off in training and on in chat",
     "use_kv_cache": "the key-value cache is off in training and on in chat",
     "torch_empty_cache_steps": "the allocator's cache is left to torch",

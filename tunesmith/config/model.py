@@ -64,6 +64,11 @@ class ModelConfig(Section):
     """Compile norms, gated activations and the loss into one pass each. `auto`: when the run is long enough to earn back
     the time that takes, by an estimate from its tokens that is printed. Needs a C++ compiler on a CPU."""
 
+    cuda_graphs: bool = False
+    """Record what a GPU does for a micro-batch of each size and have it done again in one launch: for models so small that
+    the GPU waits for Python. Micro-batches are filled up to few sizes, starts are not shared, and memory is taken twice at
+    the most. Left out, with a note, in several processes and where rows are padded or the model itself waits for the GPU."""
+
     tf32: bool = False
     """Let a GPU multiply fp32 numbers in TensorFloat-32: several times as fast, with 10 bits of each number in place of 23.
     Matters where products are made of fp32 numbers, as with `compute_type: fp32`. Needs compute capability 8.0."""

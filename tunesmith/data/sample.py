@@ -51,6 +51,8 @@ class Layout(NamedTuple):
     """Tokens that samples of one row begin with alike and may have in common, at the most."""
     multiple_of: int = 1
     """Of what the number of tokens in a row, the trailing ones that nobody looks at among them, is a multiple."""
+    few_sizes: bool = False
+    """In one row: filled up to one of few sizes; see `fixed.py`."""
 
 
 EVERYTHING = 1 << 30
@@ -101,6 +103,8 @@ class Batch:
     """Tokens of the longest piece."""
     shared: Shared | None = None
     """How pieces go on from others; None where each is a sample."""
+    idle: int = 0
+    """How many of the places, the last ones, are there for their number alone, and count nothing."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with `change` made to each of its tensors."""
@@ -125,7 +129,7 @@ class Batch:
     @property
     def loss_tokens(self) -> int:
         """Tokens that are trained: labels that some position predicts, so never a sample's first."""
-        return len(self.places)
+        return len(self.places) - self.idle
 
     @property
     def loss_weight(self) -> float:

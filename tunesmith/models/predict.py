@@ -166,6 +166,8 @@ class Predictor(nn.Module):
         loss: Callable[..., Tensor] = linear_cross_entropy,
     ):
         super().__init__()
+        self.few_sizes = False
+        """Whether it is trained on batches that are filled up to few sizes."""
         self.model, self.ragged, self.shares, self.multiple_of, self.loss = model, ragged, shares, multiple_of, loss
         causal = _causal(model)
         # In a tuple, since weights must not count twice.

@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tunesmith import log
 from tunesmith.log import ModelError
+from tunesmith.models.dropout import has_dropout
 from tunesmith.models.structure import layers as decoder
 from tunesmith.models.weights import quiet
 
@@ -72,18 +73,20 @@ def recomputable(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
 
 
 def switch(layers: Sequence[GradientCheckpointingLayer], way: Way | None) -> None:
-    """Let each of the layers be recomputed in this way, or in none."""
+    """Let each of the layers be recomputed in this way, or in none.  Random states are kept only where something is left out
+    at random: they can't be asked for while a GPU's work is recorded."""
+    random = any(map(has_dropout, layers))
     for layer in layers:
         layer.gradient_checkpointing = way is not None
         if way is not None:
             # Where Transformers' layers look for what runs them; its own switch knows all layers or every n-th.
-            layer._gradient_checkpointing_func = WAYS[way]
+            layer._gradient_checkpointing_func = partial(WAYS[way], preserve_rng_state=random)
 
 
-def _offloaded(run: Callable[..., Any], *args: Any) -> Any:
+def _offloaded(run: Callable[..., Any], *args: Any, preserve_rng_state: bool) -> Any:
     """Keep what the layer was given in pinned memory of the CPU."""
     with save_on_cpu(pin_memory=True):
-        return checkpoint(run, *args, use_reentrant=False)
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state)
 
 
 def _products_kept() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

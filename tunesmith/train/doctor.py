@@ -31,6 +31,7 @@ from tunesmith.models.where import find
 from tunesmith.optim import build, schedules
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.objectives import NextToken
+from tunesmith.train.passes import Plain
 from tunesmith.train.policy import asked, layout_of, tuned
 from tunesmith.train.position import Position
 from tunesmith.train.runtime import Runtime, be_watched
@@ -127,7 +128,7 @@ class Patient:
         weight = sum(objective.weight(batch) for batch in window.batches)
         policy.eval()  # dropout would make any two ways differ
         policy.zero_grad()
-        loop.backward(policy, objective, window, self.runtime, weight)
+        loop.backward(Plain(policy, objective, self.runtime), window, self.runtime, weight)
         found = [weight.grad.double().flatten().cpu() for weight in policy.parameters() if weight.grad is not None]
         return torch.cat(found)
 
@@ -286,7 +287,7 @@ def processes(patient: Patient) -> Iterator[Finding]:
     step = window(patient.rows, [mine], asked)
     (weight,) = runtime.sums(sum(objective.weight(batch) for batch in step.batches))
     policy.eval()
-    loop.backward(policy, objective, step, runtime, weight)
+    loop.backward(Plain(policy, objective, runtime), step, runtime, weight)
     together = torch.cat([one.grad.double().flatten().cpu() for one in asked.parameters() if one.grad is not None])
     alone = patient.asked()
     # The loop multiplies by the number of processes, which only what `prepare` wraps divides by again.
@@ -325,8 +326,9 @@ def _trained(patient: Patient, folder: Path, parts: list[int]) -> dict[str, Tens
             read = partial(_read, model)
             position = checkpoint.load(place, optimizer, schedule, runtime, read)
         windows = [patient.window(policy, [4, 4])] * steps
+        prepared, objective = runtime.prepare(policy), NextToken()
         loop.fit(
-            runtime.prepare(policy), NextToken(), windows, optimizer, schedule, runtime, cfg.optim.max_grad_norm,
+            Plain(prepared, objective, runtime), prepared, objective, windows, optimizer, schedule, runtime, cfg.optim.max_grad_norm,
             asked_to_stop=lambda: None, on_step=lambda step: False,
         )  # fmt: skip
         position.step += steps

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tunesmith.data.batching.batches import Window
 from tunesmith.log import RunError
 from tunesmith.train.objectives import Objective
+from tunesmith.train.passes import Passes
 from tunesmith.train.runtime import Runtime
 
 
@@ -44,6 +45,7 @@ class NonFinite(RunError):
 
 
 def fit(
+    passes: Passes,
     policy: nn.Module,
     objective: Objective,
     windows: Iterable[Window],
@@ -54,7 +56,7 @@ def fit(
     asked_to_stop: Callable[[], int | None],
     on_step: Callable[[Step], bool],
 ) -> None:
-    """Train until the windows run out or `on_step(step)` returns True.
+    """Train until the windows run out or `on_step(step)` returns True.  `passes` compute micro-batches by `policy` and `objective`.
 
     The objective returns sums; they are divided once, by the weight of the whole window over all micro-batches and all
     processes, so 1 x 16, 2 x 8 and 16 x 1 rows are the same step.  `asked_to_stop` is asked on every process; when one
@@ -70,7 +72,7 @@ def fit(
             sum(batch.loss_tokens for batch in window.batches),
             sum(row >= 0 for batch in window.batches for row in batch.rows),
         )
-        summed = backward(policy, objective, window, runtime, weight)
+        summed = backward(passes, window, runtime, weight)
         clipped = runtime.clip(trained, max_grad_norm)
         # Up to here the host only queues work.  It waits for the device once a step: before a weight moves it must know
         # that everything is a number, and the device stands still no longer than it takes to queue the optimizer.
@@ -79,8 +81,8 @@ def fit(
         learning_rate = float(schedule.get_last_lr()[0])
         runtime.step(optimizer)
         schedule.step()
-        # Gone, not zeroed: the memory serves the next step's activations until gradients come, and nothing is added to zeros.
-        optimizer.zero_grad(set_to_none=True)
+        # Gone where they may be: the memory serves the next step's activations until gradients come, and nothing is added to zeros.
+        optimizer.zero_grad(set_to_none=not passes.keeps_gradients)
         done = Step(
             loss=cost / weight,
             grad_norm=norm,
@@ -95,19 +97,14 @@ def fit(
             return
 
 
-def backward(policy: nn.Module, objective: Objective, window: Window, runtime: Runtime, weight: float) -> Tensor:
+def backward(passes: Passes, window: Window, runtime: Runtime, weight: float) -> Tensor:
     """Accumulate the window's gradients, divided by `weight`; returns this process's summed cost, shape [], unread.
 
     DDP averages gradients over processes, so each one multiplies by their number to get the sum.
     """
     total: Tensor | None = None
     for position, batch in enumerate(window.batches, start=1):
-        with runtime.accumulate(policy, sync=position == len(window.batches)):
-            with runtime.autocast():
-                cost = objective(policy, runtime.to_device(batch)).total
-            runtime.backward(cost * (runtime.world_size / weight))
-        # Without its graph, whose nodes would lie scattered over the memory that the next micro-batch is laid into.
-        cost = cost.detach()
+        cost = passes(batch, runtime.world_size / weight, sync=position == len(window.batches))
         total = cost if total is None else total + cost
     assert total is not None, "a window holds at least one micro-batch"
     return total

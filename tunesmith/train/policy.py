@@ -139,9 +139,10 @@ def _is_random(cfg: Config, model: nn.Module) -> bool:
     return cfg.optim.neftune_noise_alpha is not None or has_dropout(model)
 
 
-def layout_of(policy: Predictor) -> Layout:
-    """How samples lie in batches that it is asked about."""
-    return Layout(policy.ragged, EVERYTHING if policy.shares else 0, policy.multiple_of)
+def layout_of(policy: Predictor, *, trained: bool = False) -> Layout:
+    """How samples lie in batches that it is asked about, or `trained` on."""
+    few = trained and policy.few_sizes
+    return Layout(policy.ragged, EVERYTHING if policy.shares and not few else 0, policy.multiple_of, few)
 
 
 def untuned_model(cfg: Config, source: Source, tokenizer: Any, runtime: Runtime, *, longest: int = 0) -> nn.Module:

@@ -28,7 +28,7 @@ from tunesmith.jobs.watch import HERE
 from tunesmith.log import OptionError, OutOfMemory, warn
 from tunesmith.models import save
 from tunesmith.optim import averaged, build, schedules
-from tunesmith.train import checkpoint, compiling, loop, loss_kernel, room
+from tunesmith.train import checkpoint, compiling, loop, loss_kernel, passes, room
 from tunesmith.train.chosen_loss import chosen_loss
 from tunesmith.train.foretelling import cheaper, memory, trial
 from tunesmith.train.foretelling.cheaper import Situation
@@ -38,6 +38,7 @@ from tunesmith.train.judging.answered import Answering
 from tunesmith.train.judging.best import best_of, bring_best
 from tunesmith.train.judging.evaluate import evaluate_all, mean_loss, try_largest
 from tunesmith.train.loop import Step
+from tunesmith.train.passes import Passes, Plain, Recorded
 from tunesmith.train.policy import asked, layout_of, tuned_model
 from tunesmith.train.position import Position, accepted, changes
 from tunesmith.train.runtime import Runtime
@@ -68,6 +69,7 @@ class Session:
         self.policy = runtime.prepare(self.asked)
         if cfg.optim.neftune_noise_alpha is not None:
             self.asked.add_noise(cfg.optim.neftune_noise_alpha)
+        self._recorder = passes.settle(cfg, self.asked, runtime)
         self.objective, self.loss = chosen_loss(cfg, inputs, self.asked, runtime)
         self.answering = Answering(cfg, inputs, self.asked, runtime)
         self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
@@ -129,6 +131,7 @@ class Session:
             Ahead(windows, 0 if off else max(train.dataloader_num_workers, 1)) as built,
         ):
             loop.fit(
+                self._passes(),
                 self.policy,
                 self.objective,
                 self._used(built),
@@ -141,10 +144,15 @@ class Session:
             )
         return hooks
 
+    def _passes(self) -> Passes:
+        """What computes micro-batches."""
+        plain = Plain(self.policy, self.objective, self.runtime)
+        return plain if self._recorder is None else Recorded(plain, self._recorder, self.runtime.device)
+
     def _built(self) -> Iterator[Window]:
         """This process's windows from the run's place on.  Runs in a thread of its own."""
         step, place, pad_id = self.position.step, self.position.place, self.inputs.tokenizer.pad_token_id
-        layout = layout_of(self.asked)
+        layout = layout_of(self.asked, trained=True)
         for window in self.feed.windows(step, place, rank=self.runtime.rank, pad_id=pad_id, layout=layout):
             window.batches = [self.runtime.pinned(batch) for batch in window.batches]
             yield window

@@ -55,6 +55,9 @@ def optimizers(asked: Asked) -> Iterator[Finding]:
     if optim.optim in (*projected, "badam") and method in ("lora", "qlora", "oft"):
         text = f"{optim.optim} is for whole weights, not for finetuning_type {method}; choose full or freeze"
         yield Finding("error", ("optim", "finetuning_type"), text)
+    if optim.optim == "badam" and asked.config.model.cuda_graphs:
+        text = "records what is trained, which badam changes; leave one out"
+        yield Finding("error", ("cuda_graphs", "optim"), text)
     if optim.optim in SCHEDULE_FREE and asked.config.train.save_best_model:
         text = f"a model of {optim.optim} is the average of its whole run so far, not one step's; leave one out"
         yield Finding("error", ("save_best_model", "optim"), text)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tunesmith.data.batching.collate import join, pad
 from tunesmith.data.batching.division import FILLER, Division
+from tunesmith.data.batching.fixed import fixed
 from tunesmith.data.sample import IGNORED, Batch, Layout, Sample, Samples
 from tunesmith.log import OptionError
 
@@ -110,7 +111,8 @@ def batch_of(samples: Samples, rows: Sequence[int], pad_id: int, layout: Layout 
     """One micro-batch of `rows`, which may be FILLER; see `windows`."""
     found = [samples[row] if row != FILLER else _filler(samples) for row in rows]
     if layout.one_row:
-        return join(found, rows, share=layout.share, multiple_of=layout.multiple_of)
+        joined = join(found, rows, share=layout.share, multiple_of=layout.multiple_of)
+        return fixed(joined) if layout.few_sizes else joined
     return pad(found, rows, pad_id=pad_id, multiple_of=layout.multiple_of)
 
 

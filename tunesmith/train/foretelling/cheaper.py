@@ -56,7 +56,7 @@ class Situation:
 
     def largest_batch(self, parts: int = 1) -> Batch:
         """The largest micro-batch, or so small a part of it."""
-        layout = layout_of(self.policy)
+        layout = layout_of(self.policy, trained=True)
         return memory.largest_batch(self.prepared, self.division, self.steps, self.pad_id, layout, parts)
 
     def step(self, division: Division, tokens: int | None = None, parts: int = 1) -> Step | None:
