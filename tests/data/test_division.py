@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.data.batching.division import FEWEST_TOKENS, FILLER, Division, Way
+from tunesmith.data.batching.division import FILLER, Division, Way
 
 WAYS: list[Way] = ["padded", "length_grouped", "token_budget"]
 ROW_TOKENS = 40
+MERGED = 512
 
 lengths_of_rows = st.lists(st.integers(1, ROW_TOKENS), min_size=1, max_size=80).map(lambda s: np.array(s, np.int32))
 
@@ -71,13 +72,13 @@ def test_a_token_budget_is_never_passed_and_windows_are_alike(
 def test_merged_micro_batches_take_the_room_of_padded_ones_and_are_no_more(
     lengths: np.ndarray, way: Way, batch_size: int, accumulation: int
 ) -> None:
-    division, padded = divided(way, batch_size, accumulation, merged=True), divided(way, batch_size, accumulation)
+    division, padded = divided(way, batch_size, accumulation, merged=MERGED), divided(way, batch_size, accumulation)
     for window in division.epoch(lengths, 0):
         longest = ROW_TOKENS if way == "token_budget" else int(lengths[window].max())
         batches = division.micro_batches(window, lengths, 0)
         room = division.room(longest)
         assert all(lengths[rows].sum() <= room for rows in batches)
-        assert room <= max(batch_size * longest, min(FEWEST_TOKENS, batch_size * ROW_TOKENS))
+        assert room <= max(batch_size * longest, min(MERGED, batch_size * ROW_TOKENS))
         assert len(batches) <= len(padded.micro_batches(window, lengths, 0))
 
 
@@ -112,8 +113,8 @@ def test_unshuffled_windows_keep_the_order_of_the_data() -> None:
 
 def test_short_rows_are_computed_together_up_to_what_long_ones_may_take() -> None:
     lengths = np.full(12, 3, dtype=np.int32)
-    division = Division(2, 6, 1, 7, shuffle=False, row_tokens=9, padded=False, merged=True)
+    division = Division(2, 6, 1, 7, shuffle=False, row_tokens=9, padded=False, merged=MERGED)
     (window,) = division.epoch(lengths, 0)
     assert [len(rows) for rows in division.micro_batches(window, lengths, 0)] == [6, 6]
-    wide = Division(2, 6, 1, 7, shuffle=False, row_tokens=1024, padded=False, merged=True)
-    assert wide.room(3) == FEWEST_TOKENS and wide.room(1000) == 2000
+    wide = Division(2, 6, 1, 7, shuffle=False, row_tokens=1024, padded=False, merged=MERGED)
+    assert wide.room(3) == MERGED and wide.room(1000) == 2000

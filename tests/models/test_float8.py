@@ -69,6 +69,26 @@ def test_the_way_back_is_off_by_its_roundings_alone() -> None:
     assert (off.norm(dim=1) <= RMS * exact.norm(dim=1)).all()
 
 
+def test_an_input_that_several_layers_read_is_scaled_once_and_anew_when_it_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scaled, counted = float8.scaled, list[int]()
+    monkeypatch.setattr(float8, "scaled", lambda rows, *rest: counted.append(len(rows)) or scaled(rows, *rest))
+    weights = [scaled(made(32, 64, seed=seed)) for seed in (1, 2, 3)]
+    x = made(2, 25, 64, seed=0)
+    first = [float8._Frozen.apply(x, *weight) for weight in weights]
+    assert counted == [50] and [each.shape for each in first] == [(2, 25, 32)] * 3
+    for one, weight in zip(first, weights, strict=True):
+        assert torch.equal(one, float8.product(x.clone(), *weight))
+    counted.clear()
+    assert torch.equal(float8._Frozen.apply(x, *weights[0]), first[0]) and counted == [50]  # others came between
+    x.mul_(2)
+    assert torch.equal(float8._Frozen.apply(x, *weights[0]), 2 * first[0]) and counted == [50, 50]
+    held = float8._last._made
+    del x
+    assert held is not None and float8._last._made is None
+
+
 def test_what_is_no_number_stays_none() -> None:
     rows, weight = made(4, 16, seed=0), made(16, 16, seed=1)
     rows[1, 2], rows[2, 3] = torch.nan, torch.inf

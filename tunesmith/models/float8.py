@@ -7,6 +7,8 @@ form of a weight serves both ways.  A trained weight's own gradient, g' x, is co
 narrow products, and what has sides that are no multiples of 16 stay as they are.
 """
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,13 +77,39 @@ def elements(model: nn.Module) -> int:
     )
 
 
-def product(rows: Tensor, held: Tensor, scales: Tensor) -> Tensor:
-    """[tokens, outputs] of `rows` [tokens, inputs] and a weight [outputs, inputs] of bytes with its `scales`."""
-    each, by_row = scaled(rows)
+class _Last:
+    """The last input that was scaled, so that layers which read the same one, as those of queries, keys and values do, have
+    it scaled once.  Held no longer than the input is."""
+
+    def __init__(self) -> None:
+        self._of: Callable[[], Tensor | None] = lambda: None
+        self._version = -1
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    def scaled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`scaled` of the tokens of `x` [..., width]."""
+        if x.is_inference():  # has no version, by which a change would be seen
+            return scaled(x.reshape(-1, x.shape[-1]))
+        if self._made is None or self._of() is not x or self._version != x._version:
+            self._made = scaled(x.reshape(-1, x.shape[-1]))
+            self._of, self._version = weakref.ref(x, self._forget), x._version
+        return self._made
+
+    def _forget(self, gone: object) -> None:
+        if gone is self._of:
+            self._made = None
+
+
+_last = _Last()
+
+
+def product(x: Tensor, held: Tensor, scales: Tensor) -> Tensor:
+    """[..., outputs] of `x` [..., inputs] and a weight [outputs, inputs] of bytes with its `scales`."""
+    each, by_row = _last.scaled(x)
     made = torch._scaled_mm(
         each, held.view(FORMAT).t(), by_row, scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
     )
-    return made.to(rows.dtype)
+    return made.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def product_back(rows: Tensor, held: Tensor, scales: Tensor) -> Tensor:
@@ -107,7 +135,7 @@ class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, held: Tensor, scales: Tensor) -> Tensor:
         ctx.save_for_backward(held, scales)
-        return product(x.reshape(-1, x.shape[-1]), held, scales).view(*x.shape[:-1], -1)
+        return product(x, held, scales)
 
     @staticmethod
     @once_differentiable
@@ -119,9 +147,8 @@ class _Frozen(torch.autograd.Function):
 class _Trained(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        ctx.save_for_backward(rows, weight)
-        return product(rows, *scaled(weight)).view(*x.shape[:-1], -1)
+        ctx.save_for_backward(x.reshape(-1, x.shape[-1]), weight)
+        return product(x, *scaled(weight))
 
     @staticmethod
     @once_differentiable

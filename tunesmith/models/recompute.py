@@ -73,14 +73,26 @@ def recomputable(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
 
 
 def switch(layers: Sequence[GradientCheckpointingLayer], way: Way | None) -> None:
-    """Let each of the layers be recomputed in this way, or in none.  Random states are kept only where something is left out
-    at random: they can't be asked for while a GPU's work is recorded."""
-    random = any(map(has_dropout, layers))
+    """Let each of the layers be recomputed in this way, or in none."""
     for layer in layers:
         layer.gradient_checkpointing = way is not None
         if way is not None:
             # Where Transformers' layers look for what runs them; its own switch knows all layers or every n-th.
-            layer._gradient_checkpointing_func = partial(WAYS[way], preserve_rng_state=random)
+            layer._gradient_checkpointing_func = _Again(layer, WAYS[way])
+
+
+class _Again:
+    """Runs a layer so that it is made again.  Keeps random states only where it leaves anything out at random, which is known
+    once it trains: they can't be asked for while a GPU's work is recorded."""
+
+    def __init__(self, layer: GradientCheckpointingLayer, way: Callable[..., Any]):
+        self._layer, self._way = layer, way
+        self._random: bool | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        if self._random is None:
+            self._random = has_dropout(self._layer)
+        return self._way(*args, preserve_rng_state=self._random)
 
 
 def _offloaded(run: Callable[..., Any], *args: Any, preserve_rng_state: bool) -> Any:

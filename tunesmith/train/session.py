@@ -72,7 +72,7 @@ class Session:
         self._recorder = passes.settle(cfg, self.asked, runtime)
         self.objective, self.loss = chosen_loss(cfg, inputs, self.asked, runtime)
         self.answering = Answering(cfg, inputs, self.asked, runtime)
-        self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged)
+        self.division = division(cfg, runtime.world_size, padded=not self.asked.ragged, kind=runtime.device.type)
         self.feed = inputs.prepared.feed(self.division)
         self.due = timetable(cfg.train, self.feed.per_epoch, bool(inputs.prepared.evals))
         self.best = best_of(cfg.train, list(inputs.prepared.evals))

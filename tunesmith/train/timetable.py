@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tunesmith.config.schema import Config
 from tunesmith.config.train import TrainConfig
-from tunesmith.data.batching.division import Division
+from tunesmith.data.batching.division import FEWEST_TOKENS, Division
 from tunesmith.log import OptionError
 from tunesmith.train.judging import best
 
@@ -24,10 +24,10 @@ def accumulation(train: TrainConfig, ranks: int) -> int:
     return train.global_batch_size // at_once
 
 
-def division(cfg: Config, ranks: int, *, padded: bool = True) -> Division:
-    """How the rows of a run fall into its steps.  `padded`: those of a micro-batch are padded to one length.  Raises
-    OptionError as `accumulation` does."""
-    train = cfg.train
+def division(cfg: Config, ranks: int, *, padded: bool = True, kind: str = "cpu") -> Division:
+    """How the rows of a run fall into its steps.  `padded`: those of a micro-batch are padded to one length; `kind`: cpu or
+    cuda.  Raises OptionError as `accumulation` does."""
+    train, merged = cfg.train, not padded and "merged_batches" not in cfg.model.disable_speedups
     return Division(
         train.per_device_train_batch_size,
         accumulation(train, ranks),
@@ -37,7 +37,7 @@ def division(cfg: Config, ranks: int, *, padded: bool = True) -> Division:
         way=cfg.data.batching,
         row_tokens=cfg.data.cutoff_len,
         padded=padded,
-        merged=not padded and "merged_batches" not in cfg.model.disable_speedups,
+        merged=FEWEST_TOKENS[kind] if merged else 0,
         whole=train.dataloader_drop_last,
     )
 

@@ -14,9 +14,9 @@ FILLER = -1
 NEIGHBOURS = 64
 """Windows among whose rows those of like length are looked for: more would group better and shuffle less."""
 
-FEWEST_TOKENS = 512
-"""Tokens that rows without padding are computed together up to in any case, as far as `batch_size` rows of `row_tokens` might
-take as much room: fewer leave any machine waiting."""
+FEWEST_TOKENS = {"cpu": 1 << 10, "cuda": 1 << 11}
+"""Device -> tokens that rows without padding are computed together up to in any case, as far as `batch_size` rows of
+`row_tokens` might take as much room: fewer leave it waiting."""
 
 Way = Literal["padded", "length_grouped", "token_budget"]
 
@@ -53,9 +53,9 @@ class Division:
     """Most tokens of a row.  With `token_budget` a micro-batch has room for `batch_size` such rows, padding included."""
     padded: bool = True
     """Rows of a micro-batch are padded to the longest; otherwise only their own tokens take room."""
-    merged: bool = False
-    """A micro-batch holds as many rows as have room where `batch_size` padded ones as long as the window's longest would
-    lie, or FEWEST_TOKENS; nothing is padded."""
+    merged: int = 0
+    """Not 0: a micro-batch holds as many rows as have room where `batch_size` padded ones as long as the window's longest
+    would lie, or so many tokens; nothing is padded."""
     whole: bool = False
     """The last rows of an epoch's order that fill no micro-batch on every rank are left out; not with `token_budget`."""
 
@@ -106,7 +106,7 @@ class Division:
         if self.way == "token_budget":
             return self.batch_size * self.row_tokens
         own = self.batch_size * longest
-        return max(own, min(FEWEST_TOKENS, self.batch_size * self.row_tokens)) if self.merged else own
+        return max(own, min(self.merged, self.batch_size * self.row_tokens)) if self.merged else own
 
     def _grouped(self, order: np.ndarray, lengths: np.ndarray, number: int) -> np.ndarray:
         """An epoch's order in which rows of a window are of like length, the longest first; the windows in random order,

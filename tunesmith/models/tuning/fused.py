@@ -124,7 +124,7 @@ class _Adapted(torch.autograd.Function):
             whole = whole.to(x.dtype)
             out = F.linear(x, whole, bias)
         else:
-            out = float8.product(x.reshape(-1, x.shape[-1]), whole, scales).view(*x.shape[:-1], -1)
+            out = float8.product(x, whole, scales)
             out = out if bias is None else out.add_(bias)
         flat = out.view(-1, out.shape[-1])
         if in_place:

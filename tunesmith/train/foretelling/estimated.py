@@ -116,7 +116,7 @@ def case_of(
     config = json.loads((inputs.source.folder / "config.json").read_text(encoding="utf-8"))
     shape = shapes.read(config)
     padded = "no_padding" in cfg.model.disable_speedups or cfg.model.flash_attn not in ("auto", "flex", "fa2", "fa3")
-    divided = division(cfg, ranks, padded=padded)
+    divided = division(cfg, ranks, padded=padded, kind=device.kind)
     prepared = inputs.prepared
     due = timetable(cfg.train, prepared.feed(divided).per_epoch, bool(prepared.evals))
     lengths, places = _largest(inputs, divided, due.total, padded=padded)
