@@ -18,6 +18,7 @@ from tunesmith.evaluation.tasks import Task, find_place, read_task
 from tunesmith.files import open_beside
 from tunesmith.generate.chat import take_adapter
 from tunesmith.generate.source import run_options, settle
+from tunesmith.jobs.importing import quickly
 from tunesmith.log import MissingExtra, OptionError
 from tunesmith.models.complete import check
 from tunesmith.models.where import Source, find, find_adapters
@@ -58,7 +59,9 @@ def eval_command(arguments: list[str]) -> int:
     check(source)
 
     from tunesmith.evaluation import report
-    from tunesmith.generate.load import load_engine  # torch, only once all that is known to be there
+
+    with quickly():  # torch, only once all that is known to be there
+        from tunesmith.generate.load import load_engine
 
     engine, facts = load_engine(source, adapters, cfg.model, cfg.data)
     log.note("eval", facts)

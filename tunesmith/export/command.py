@@ -13,6 +13,7 @@ from tunesmith.export import beside, plan
 from tunesmith.export.hub import upload
 from tunesmith.export.plan import GIGABYTE, Plan
 from tunesmith.generate.source import run_options, settle
+from tunesmith.jobs.importing import quickly
 from tunesmith.log import OptionError, OutOfMemory, RunError
 from tunesmith.models.where import Source, find, find_adapters
 from tunesmith.templates.conversation import ChatFormat
@@ -59,7 +60,8 @@ def _chat(loaded: Loaded, cfg: Config, adapters: Sequence[Source]) -> ChatFormat
 
 
 def _write_weights(planned: Plan, source: Source, adapters: Sequence[Source], cfg: Config, folder: Path) -> None:
-    import torch
+    with quickly():
+        import torch
 
     most_bytes = cfg.export.export_size * GIGABYTE
     on_gpu = cfg.export.export_device == "auto" and torch.cuda.is_available()

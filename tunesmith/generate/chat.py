@@ -12,6 +12,7 @@ from tunesmith.config.load import load
 from tunesmith.generate.engine import Engine
 from tunesmith.generate.sampling import Sampling
 from tunesmith.generate.source import settle
+from tunesmith.jobs.importing import quickly
 from tunesmith.log import OptionError, OutOfMemory, TunesmithError, error, note
 from tunesmith.models.complete import check
 from tunesmith.models.where import find, find_adapters
@@ -39,7 +40,8 @@ def chat_command(arguments: list[str]) -> int:
     source, adapters = find(cfg.model), find_adapters(cfg.model)
     check(source)
 
-    from tunesmith.generate.load import load_engine  # torch, only once all that is known to be there
+    with quickly():  # torch, only once all that is known to be there
+        from tunesmith.generate.load import load_engine
 
     engine, facts = load_engine(source, adapters, cfg.model, cfg.data)
     note("chat", facts)

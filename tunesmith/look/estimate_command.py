@@ -6,6 +6,7 @@ import time
 
 from tunesmith.config import own_words
 from tunesmith.config.load import load
+from tunesmith.jobs.importing import quickly
 from tunesmith.jobs.start import wait_quietly
 from tunesmith.log import OptionError, say
 
@@ -23,10 +24,12 @@ def estimate_command(arguments: list[str]) -> int:
 
     wanted = devices.all_named(own["devices"]) if "devices" in own else []
     from tunesmith.estimate.words import duration
-    from tunesmith.look import estimate_lines as lines
-    from tunesmith.look.plan import processes_of
-    from tunesmith.train.foretelling.machine import here
-    from tunesmith.train.inputs import read_inputs
+
+    with quickly():
+        from tunesmith.look import estimate_lines as lines
+        from tunesmith.look.plan import processes_of
+        from tunesmith.train.foretelling.machine import here
+        from tunesmith.train.inputs import read_inputs
 
     machine = here(loaded.config.model)
     if "calibrate" in own and (elsewhere := [each.name for each in wanted if each.name != machine.name]):
