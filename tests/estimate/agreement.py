@@ -60,7 +60,7 @@ def both(
     made = formula.Method(kind, rank=RANK, adapted=adapted, trained_layers=1, bits=bits)
     places = sum(lengths) * 3 // 4
     way = formula.Way(formula.FORMATS[precision], "cuda" if gpu else "cpu", "everything" if recomputed else "")
-    asked = formula.Loss(loss != "cross_entropy" or bool(smoothing), loss == "asft")
+    asked = formula.Loss(anchored=loss == "asft")
     step = formula.step(shape, made, formula.Load(lengths, places), way, optim, asked)
     traced = trace(cfg, config(name), BY_NAME[precision], lengths, places=places, gpu=gpu, bits=bits)
     return Both(step.peak(), traced, formula.trained(shape, made)[0])

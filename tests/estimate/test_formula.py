@@ -51,11 +51,11 @@ def test_operations_of_a_step_are_those_of_its_trace(method: str, recomputed: bo
 @pytest.mark.parametrize(
     ("loss", "smoothing"), [("cross_entropy", 0.1), ("dft", 0.0), ("eaft", 0.0), ("asft", 0.0)], ids=str
 )
-def test_other_losses_hold_more(loss: str, smoothing: float, method: str) -> None:
+def test_other_losses_hold_as_much_and_one_that_compares_more(loss: str, smoothing: float, method: str) -> None:
     plain = both("llama", method, (2048, 2048), recomputed=True)
     found = both("llama", method, (2048, 2048), recomputed=True, loss=loss, smoothing=smoothing)
     found.check()
-    assert found.said.total > plain.said.total
+    assert found.said.total > plain.said.total if loss == "asft" else found.said.total == plain.said.total
     second = plain.said.weights if (loss, method) == ("asft", "full") else 0  # what tells of the model before
     assert found.said.weights == plain.said.weights + second
 

@@ -62,7 +62,7 @@ def test_as_many_layers_are_recomputed_as_are_needed(
 ) -> None:
     """None with much memory, and one or more of two with less; the trained weights are the same bits."""
     weights, told = [], []
-    for name, free in (("much", 1 << 30), ("less", 9_000_000)):
+    for name, free in (("much", 1 << 30), ("less", 10_600_000)):
         monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
         shared = {"per_device_train_batch_size": 16, "lora_dropout": 0.3, "lora_rank": 4}
         run = train(name, gradient_checkpointing="auto", **shared)

@@ -79,10 +79,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What the loss needs.  `chosen`: it is not plain cross-entropy; `anchored`: it compares with what the model said before
-    it was tuned, which a second model says where no adapter can be switched off."""
+    """What the loss needs.  `anchored`: it compares with what the model said before it was tuned, which a second model says
+    where no adapter can be switched off."""
 
-    chosen: bool = False
     anchored: bool = False
 
 
@@ -319,7 +318,6 @@ def _loss(shape: Shape, method: Method, load: Load, way: Way, wide: int, held: i
         itemsize=each,
         held=held,
         trained=full,
-        chosen=asked.chosen,
         anchored=asked.anchored,
     )
     return around + taken, shape.embedding_numbers * held if full and shape.tied else 0

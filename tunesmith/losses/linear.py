@@ -75,11 +75,10 @@ def most_bytes(
     dtype: torch.dtype,
     *,
     softcap: bool = False,
-    chosen: bool = False,
     anchored: bool = False,
 ) -> int:
-    """Bytes that the loss of so many tokens takes at the most, computed in `dtype`, its gradients included.  `chosen`: it is
-    a TokenLoss, `anchored`: one that compares with logits from before."""
+    """Bytes that the loss of so many tokens takes at the most, computed in `dtype`, its gradients included.  `anchored`: it
+    is a TokenLoss that compares with logits from before."""
     return pieces.most_bytes(
         tokens,
         *weight.shape,
@@ -88,7 +87,6 @@ def most_bytes(
         held=weight.itemsize,
         trained=weight.requires_grad,
         softcap=softcap,
-        chosen=chosen,
         anchored=anchored,
     )
 
@@ -280,19 +278,19 @@ def _loss_and_gradient(
     """The same, and the gradient of the sum over tokens, each counting `count` [tokens, 1], by `rows`."""
     exact = _shaped(rows, scale, softcap)
     highest, said = exact.amax(1, keepdim=True), exact.gather(1, target)
+    shares = torch.softmax(exact, 1)
+    # The largest share is one part of the sum of all exp(logit - highest), whose logarithm the loss has.
+    loss = (highest - shares.amax(1, keepdim=True).log() - said).squeeze(1)
+    at_target = shares.gather(1, target) - 1
     slope = None if softcap is None else scale * (1 - (exact / softcap).square())
-    powers = exact.sub_(highest).exp_()
-    total = powers.sum(1, keepdim=True)
-    at_target = powers.gather(1, target) / total - 1
-    each = powers.mul_(total.reciprocal() if count is None else count / total)
+    del exact
     if count is not None:
-        at_target = at_target * count
+        shares, at_target = shares.mul_(count), at_target * count
     if slope is not None:
-        each, at_target = each.mul_(slope), at_target * slope.gather(1, target)
+        shares, at_target = shares.mul_(slope), at_target * slope.gather(1, target)
     elif scale != 1.0:
-        each, at_target = each.mul_(scale), at_target * scale
-    gradient = each.to(rows.dtype).scatter_(1, target, at_target.to(rows.dtype))
-    return (total.log() + highest - said).squeeze(1), gradient
+        shares, at_target = shares.mul_(scale), at_target * scale
+    return loss, shares.to(rows.dtype).scatter_(1, target, at_target.to(rows.dtype))
 
 
 def _shaped(rows: Tensor, scale: float, softcap: float | None) -> Tensor:

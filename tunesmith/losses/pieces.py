@@ -3,8 +3,9 @@
 CHUNK = {"cpu": 1 << 26, "cuda": 1 << 28}
 """Bytes of logits held at once, by device."""
 
-BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
-"""Logits turned into probabilities at once: what fits into a CPU's cache; all, where each call costs more than its work."""
+BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Logits turned into probabilities at once: what fits into a CPU's cache; on a GPU so many that a
+call costs less than its work."""
 
 
 PART = 1 << 13
@@ -32,17 +33,16 @@ def most_bytes(
     held: int,
     trained: bool,
     softcap: bool = False,
-    chosen: bool = False,
     anchored: bool = False,
 ) -> int:
     """Bytes that the loss of so many tokens takes at the most on a device of this kind, its gradients included.  `itemsize`:
-    bytes of a number as computed; `held`: of one of the head's, which may be `trained`.  `chosen`: it is a TokenLoss, `anchored`: one that
+    bytes of a number as computed; `held`: of one of the head's, which may be `trained`.  `anchored`: it is a TokenLoss that
     compares with logits from before."""
     numbers = vocabulary * width
     chunk = at_once(tokens, vocabulary, kind, itemsize)
     block = min(chunk, max(1, BLOCK[kind] // vocabulary)) * vocabulary
-    # Exact logits; what a TokenLoss makes of them (its own logarithms and differences where it compares), else the gradient.
-    beside = 20 if anchored else 4 if chosen else 0 if itemsize == 4 else itemsize
+    # Exact logits; probabilities, or what a TokenLoss makes of them (its own logarithms and differences where it compares).
+    beside = 20 if anchored else 4
     shares = block * (4 + (8 if softcap else 0) + beside)
     if anchored:  # all logits from before, made in the format that is computed in
         cast = 0 if itemsize == 4 else chunk * vocabulary * itemsize

@@ -115,7 +115,8 @@ class _Adapted(torch.autograd.Function):
         in_place: bool,
     ) -> Tensor:
         # Both lie as [rank, width]: products with such a narrow matrix are slower by its transpose.
-        a, b = first.to(x.dtype), second.to(x.dtype).t().contiguous()
+        a = first.to(x.dtype)
+        b = torch.empty(second.shape[::-1], dtype=x.dtype, device=x.device).copy_(second.t())
         rows = seen.reshape(-1, seen.shape[-1])
         narrow = rows @ a.t()
         bias = None if bias is None else bias.to(x.dtype)
@@ -132,17 +133,16 @@ class _Adapted(torch.autograd.Function):
         else:
             out = torch.addmm(flat, narrow, b, alpha=scale).view(out.shape)
         ctx.make = None if isinstance(weight, Tensor) else weight
-        ctx.save_for_backward(rows, narrow, whole if ctx.make is None else None, scales, first, second)
-        ctx.scale, ctx.same = scale, seen is x
+        ctx.save_for_backward(rows, narrow, whole if ctx.make is None else None, scales, a, b)
+        ctx.scale, ctx.same, ctx.held = scale, seen is x, (first.dtype, second.dtype)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, narrow, weight, scales, first, second = ctx.saved_tensors
-        a, b = first.to(grad.dtype), second.to(grad.dtype)
+        rows, narrow, weight, scales, a, b = ctx.saved_tensors
         flat = grad.reshape(-1, grad.shape[-1])
-        by_narrow = (flat @ b).mul_(ctx.scale)
+        by_narrow = (flat @ b.t()).mul_(ctx.scale)
         by_first = by_narrow.t() @ rows
         by_second = (narrow.t() @ flat).mul_(ctx.scale).t()
         by_x = None
@@ -155,4 +155,4 @@ class _Adapted(torch.autograd.Function):
         elif ctx.needs_input_grad[1]:
             by_seen = (by_narrow @ a).view(*grad.shape[:-1], -1)
         by_x = None if by_x is None else by_x.view(*grad.shape[:-1], -1)
-        return by_x, by_seen, None, None, None, by_first.to(first.dtype), by_second.to(second.dtype), None, None
+        return by_x, by_seen, None, None, None, by_first.to(ctx.held[0]), by_second.to(ctx.held[1]), None, None

@@ -208,7 +208,7 @@ def step_of(case: Case) -> formula.Step | None:
     trained = method(case.cfg, case.shape, case.precision)
     assert trained is not None
     optim = case.cfg.optim
-    asked = Loss(optim.loss != "cross_entropy" or bool(optim.label_smoothing_factor), optim.loss in COMPARING)
+    asked = Loss(anchored=optim.loss in COMPARING)
     return formula.step(case.shape, trained, case.load, case.way, optim.optim, asked)
 
 

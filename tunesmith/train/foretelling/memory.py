@@ -206,8 +206,8 @@ def _loss(policy: Predictor, batch: Batch, hidden: Tensor, runtime: Runtime, cho
         return around + tokens * vocabulary * torch.float32.itemsize, 0
     weight = head.linear.weight
     tied = weight.requires_grad and bool(structure.tied_names(model))
-    capped, other, anchored = head.softcap is not None, chosen is not None, chosen is not None and chosen.anchored
+    capped, anchored = head.softcap is not None, chosen is not None and chosen.anchored
     return (
-        around + most_bytes(batch.places.numel(), weight, dtype, softcap=capped, chosen=other, anchored=anchored),
+        around + most_bytes(batch.places.numel(), weight, dtype, softcap=capped, anchored=anchored),
         weight.nbytes if tied else 0,
     )
