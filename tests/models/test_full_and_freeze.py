@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
@@ -17,6 +18,7 @@ from tunesmith.models.precision import BY_NAME
 from tunesmith.models.save import load_trained, restore_trained_exact, save_final, save_trained_exact, save_weights
 from tunesmith.models.tuning import freeze, full, lora
 from tunesmith.models.tuning.count import trainable
+from tunesmith.models.tuning.fused import fuse
 
 Loader = Callable[..., PreTrainedModel]
 Folders = Callable[[str], Path]
@@ -73,6 +75,35 @@ def test_freeze_takes_the_last_or_first_layers(folder_of: Folders, loaded: Loade
         "model.embed_tokens.weight",
         "model.norm.weight",
     }
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("method", ["freeze", "lora"])
+def test_layers_below_the_lowest_trained_one_keep_nothing_for_the_way_back(
+    method: str, recomputed: bool, folder_of: Folders, loaded: Loader
+) -> None:
+    """Nor are they computed again."""
+    model = loaded(folder_of("qwen2"), gradient_checkpointing=recomputed)
+    layers, calls, graphs = model.model.layers, [0, 0], []
+    if method == "freeze":
+        cfg = TuningConfig(finetuning_type="freeze", freeze_trainable_layers=1)
+        policy = freeze.apply(model, cfg, precision=BY_NAME["fp32"])
+    else:
+        config = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[1], task_type="CAUSAL_LM")
+        policy = get_peft_model(model, config)
+        fuse(policy)
+
+    def count(number: int) -> None:
+        calls[number] += 1
+
+    for number in (0, 1):
+        layers[number].mlp.register_forward_pre_hook(lambda module, args, number=number: count(number))
+    layers[0].mlp.register_forward_hook(lambda module, args, made: graphs.append(made.requires_grad))
+    policy.train()
+    ids = torch.arange(3, 20)[None]
+    policy(input_ids=ids, labels=ids).loss.backward()
+    assert graphs == [False]
+    assert calls == [1, 1 + recomputed]
 
 
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)

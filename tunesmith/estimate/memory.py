@@ -2,7 +2,7 @@
 device."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 
 from tunesmith.estimate.layer import Layer
 
@@ -40,6 +40,11 @@ class Memory:
     def to_come(self) -> int:
         """All but the weights, which are there before the first step."""
         return self.total - self.weights - self.adapters
+
+    def recorded(self) -> "Memory":
+        """The same where a GPU's work is recorded: records have memory of their own, beside that of a size's first
+        micro-batch."""
+        return replace(self, workspace=self.workspace + self.activations + self.loss)
 
     def room(self, kind: str) -> int:
         """Bytes that must be free for what is to come on a device of this kind, with the gaps between blocks."""

@@ -14,6 +14,8 @@ from functools import cache
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 
+from tunesmith.jobs.waiting import wait_quietly
+
 SCANNER = "transformers.utils.import_utils"
 """The module of Transformers that looks through its own files for what they define."""
 
@@ -23,10 +25,12 @@ SCAN = "create_import_structure_from_path"
 @contextmanager
 def quickly() -> Iterator[None]:
     """Import without looking for garbage all the while, which takes a fifth of the time, nor later among what was
-    imported; and have Transformers read its own files once.  Changes nothing in a process that has imported torch before."""
+    imported; and have Transformers read its own files once.  Torch's threads will wait for one another as suits the machine.
+    Changes nothing in a process that has imported torch before."""
     if "torch" in sys.modules:
         yield
         return
+    wait_quietly()
     finder = _ReadOnce()
     sys.meta_path.insert(0, finder)
     gc.disable()

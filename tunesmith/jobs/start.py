@@ -28,7 +28,6 @@ def train_command(arguments: list[str]) -> int:
     _end_on_signal()
     processes.listen_again()
     _be_watched()
-    wait_quietly()
     # By name: jobs is a floor below the trainer, and what is missing must not cost the import of torch.
     with importing.quickly():
         importlib.import_module("tunesmith.train.early").check(loaded)
@@ -37,12 +36,6 @@ def train_command(arguments: list[str]) -> int:
     if processes.is_worker():
         _leave(code)
     return code
-
-
-def wait_quietly() -> None:
-    """Keep threads from waiting by spinning, which makes a busy machine several times slower; before torch is imported, whose
-    OpenMP reads this when it is loaded."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def plan_command(arguments: list[str]) -> int:
@@ -58,7 +51,6 @@ def _plan(loaded: Loaded) -> int:
         )
     if loaded.config.train.do_train:
         folder.check(loaded.config)
-    wait_quietly()
     with importing.quickly():
         importlib.import_module("tunesmith.train.early").check(loaded)
         planner = importlib.import_module("tunesmith.look.plan_command")
@@ -76,8 +68,9 @@ def doctor_command(arguments: list[str]) -> int:
         return processes.launch(count, "doctor", arguments, loaded.config.train.ddp_timeout)
     processes.listen_again()
     _be_watched()
-    wait_quietly()
-    code: int = importlib.import_module("tunesmith.train.doctor").examine(loaded)
+    with importing.quickly():
+        doctor = importlib.import_module("tunesmith.train.doctor")
+    code: int = doctor.examine(loaded)
     if processes.is_worker():
         _leave(code)
     return code

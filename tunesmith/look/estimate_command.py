@@ -7,7 +7,6 @@ import time
 from tunesmith.config import own_words
 from tunesmith.config.load import load
 from tunesmith.jobs.importing import quickly
-from tunesmith.jobs.start import wait_quietly
 from tunesmith.log import OptionError, say
 
 METHODS = ("full", "freeze", "lora", "qlora")
@@ -19,7 +18,6 @@ def estimate_command(arguments: list[str]) -> int:
     own, words = own_words.take("estimate", arguments)
     loaded = load(words, command="estimate")
     methods = _methods(own.get("compare"))
-    wait_quietly()  # else a busy machine's rate is measured several times too low
     from tunesmith.estimate import devices
 
     wanted = devices.all_named(own["devices"]) if "devices" in own else []

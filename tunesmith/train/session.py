@@ -339,6 +339,7 @@ class Session:
             batch = self.situation.largest_batch()
             plain = self.inputs.stage.objective()
             found = memory.settle(written, self.asked, plain, batch, self.optimizer, self.runtime, self.loss)
+        found = found if self._recorder is None else found.recorded()
         cheaper.warn_of_too_little(self.situation, found)
         return found
 

@@ -214,6 +214,11 @@ def step_of(case: Case) -> formula.Step | None:
 
 def memory_of(case: Case, sharing: str = "ddp") -> Memory:
     """What a step takes of one device at the most, by formulas, or traced where there are none."""
+    found = _memory_of(case, sharing)
+    return found.recorded() if case.cfg.model.cuda_graphs and case.device.kind == "cuda" and case.ranks == 1 else found
+
+
+def _memory_of(case: Case, sharing: str) -> Memory:
     step = step_of(case)
     if step is None or case.shape is None:
         return _traced(case)
