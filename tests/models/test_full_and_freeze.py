@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from tunesmith.config.tuning import TuningConfig
 from tunesmith.log import OptionError, RunError
-from tunesmith.models import load
+from tunesmith.models import load, recompute
 from tunesmith.models.precision import BY_NAME
 from tunesmith.models.save import load_trained, restore_trained_exact, save_final, save_trained_exact, save_weights
 from tunesmith.models.tuning import freeze, full, lora
@@ -91,6 +91,7 @@ def test_layers_below_the_lowest_trained_one_keep_nothing_for_the_way_back(
     else:
         config = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[1], task_type="CAUSAL_LM")
         policy = get_peft_model(model, config)
+        recompute.need_no_gradients_of_inputs(model)
         fuse(policy)
 
     def count(number: int) -> None:

@@ -343,3 +343,21 @@ def test_checkpointing_changes_no_gradient(name: str, folder_of: Folders, loaded
     assert all(weight is not None and weight.any() for weight in gradients[0].values())
     for key, weight in gradients[0].items():
         torch.testing.assert_close(weight, gradients[1][key])
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "gone on with"])
+def test_what_lies_below_the_adapters_needs_no_gradient_where_layers_are_recomputed(
+    again: bool, folder_of: Folders, loaded: Loader, tmp_path: Path
+) -> None:
+    model, onto = loaded(folder_of("qwen2"), gradient_checkpointing=True), ()
+    if again:
+        save_weights(tuned(loaded(folder_of("qwen2"))), tmp_path)
+        onto = (tmp_path,)
+    found: list[bool] = []
+    model.get_input_embeddings().register_forward_hook(lambda module, args, made: found.append(made.requires_grad))
+    adapted = tuned(model, onto)
+    adapted.train()
+    ids = torch.arange(3, 20)[None]
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    assert found == [False]
+    assert all(weight.grad is not None for weight in adapted.parameters() if weight.requires_grad)

@@ -72,6 +72,13 @@ def recomputable(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
     return able if len(able) == len(found) else []
 
 
+def need_no_gradients_of_inputs(model: PreTrainedModel) -> None:
+    """Undo what peft does where layers are recomputed: have the embeddings' output ask for a gradient, so that all layers
+    below the lowest adapter are gone through for nothing.  Torch's older way to recompute needed it."""
+    if recomputable(model):
+        model.disable_input_require_grads()
+
+
 def switch(layers: Sequence[GradientCheckpointingLayer], way: Way | None) -> None:
     """Let each of the layers be recomputed in this way, or in none."""
     for layer in layers:

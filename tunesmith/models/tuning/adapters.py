@@ -14,6 +14,7 @@ from tunesmith import log
 from tunesmith.log import ModelError
 from tunesmith.models import pickled, quantized, structure, vocabulary
 from tunesmith.models.adapter_files import CONFIG, PICKLED, WEIGHTS, check, compare_bases, held, refuse_twice
+from tunesmith.models.recompute import need_no_gradients_of_inputs
 from tunesmith.models.tuning.carried import Factors, factors_of, joined
 from tunesmith.models.weights import check_finite, quiet, reason
 from tunesmith.models.where import Source
@@ -76,6 +77,7 @@ def put_on(model: PreTrainedModel, adapter: Adapter, *, trained: bool, keep_dtyp
     try:
         with quiet():
             wrapped = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
+            need_no_gradients_of_inputs(model)
             result = set_peft_model_state_dict(wrapped, adapter.tensors)
     except Exception as fault:  # peft fails in many ways over a config that does not suit the model
         raise ModelError(f"{where}: the adapter does not fit {model.name_or_path}: {reason(fault)}") from fault

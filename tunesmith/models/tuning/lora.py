@@ -14,6 +14,7 @@ from tunesmith.config.tuning import TuningConfig
 from tunesmith.log import OptionError
 from tunesmith.models import quantized, structure
 from tunesmith.models.precision import Precision, settle
+from tunesmith.models.recompute import need_no_gradients_of_inputs
 from tunesmith.models.tuning import adapters as adapter_files
 from tunesmith.models.tuning import targets
 from tunesmith.models.tuning.carried import ADAPTER, carry, factors_of, joined, negated
@@ -112,6 +113,7 @@ def _fresh(model: PreTrainedModel, cfg: TuningConfig, keep_dtype: bool, rows: Se
     before = sample.get_parameter("weight").detach().float().clone() if cfg.lora_init in FROM_THE_BASE else None
     with quiet():
         tuned = get_peft_model(model, config, autocast_adapter_dtype=not keep_dtype)
+        need_no_gradients_of_inputs(model)
     layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
     if cfg.lora_init == "orthogonal":
         for layer in layers:
