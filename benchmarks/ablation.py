@@ -4,7 +4,8 @@
 
 Each way is a whole process on the CPU with the same rows, order and model; rounds go through all ways in turns.  Tokens are
 counted without padding, after the first two steps.  A row for each name that `disable_speedups` knows, so that a new one
-gets its row by itself; ratios are to the first row of the same round.  Knows nothing of how a part works.
+gets its row by itself.  Machines are faster now and slower then, so everything on is run again after every third way, and a way
+is compared with what lies between its runs before and behind.  Knows nothing of how a part works.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import report
 import sides
 import train
@@ -24,6 +26,9 @@ from sides import OURS, Run
 from tunesmith.config.model import ModelConfig
 
 ALL = "everything on"
+
+APART = 3
+"""Ways between two runs of everything on."""
 
 
 def main() -> int:
@@ -36,11 +41,10 @@ def main() -> int:
     shared = train.start(arguments.work, case) | case.ours
     shared |= {"max_steps": arguments.steps, "gradient_accumulation_steps": arguments.accumulation}
     shown = ways(case.ours.get("gradient_checkpointing") is True)
-    runs: dict[str, list[Run]] = {way: [] for way in shown}
-    for number in range(arguments.rounds):
-        for place, (way, options) in enumerate(shown.items()):
-            runs[way].append(sides.train(OURS, shared | options, arguments.work / f"{number}-{place}"))
-            print(f"{way}: {_rate(runs[way][-1]):.1f} tokens/s", flush=True)
+    runs: list[tuple[str, Run]] = []
+    for place, way in enumerate(order(list(shown)[1:] * arguments.rounds)):
+        runs.append((way, sides.train(OURS, shared | shown[way], arguments.work / str(place))))
+        print(f"{way}: {_rate(runs[-1][1]):.1f} tokens/s", flush=True)
     print(
         f"\n{arguments.case}, {arguments.steps} steps of 2 x {arguments.accumulation} rows, rounds: {arguments.rounds}\n"
     )
@@ -63,12 +67,28 @@ def speedups() -> list[str]:
     return list(get_args(choice))
 
 
-def _row(way: str, runs: dict[str, list[Run]]) -> list[str]:
+def order(others: list[str]) -> list[str]:
+    """The ways in turns, with everything on at both ends and after every few."""
+    found = [ALL]
+    for start in range(0, len(others), APART):
+        found += [*others[start : start + APART], ALL]
+    return found
+
+
+def _row(way: str, runs: list[tuple[str, Run]]) -> list[str]:
     cells = [way]
     for measure in (_rate, _peak):
-        found, whole = ([measure(run) for run in runs[each]] for each in (way, ALL))
-        cells += [report.figure(statistics.median(found)), f"{report.ratio(found, whole):.2f}"]
+        found = [measure(run) for name, run in runs if name == way]
+        expected = between([measure(run) if name == ALL else None for name, run in runs])
+        shares = [measure(run) / whole for (name, run), whole in zip(runs, expected, strict=True) if name == way]
+        cells += [report.figure(statistics.median(found)), f"{statistics.median(shares):.2f}"]
     return cells
+
+
+def between(known: list[float | None]) -> list[float]:
+    """Each value that is None, on the line between the nearest known ones; the first and the last are known."""
+    at = [place for place, value in enumerate(known) if value is not None]
+    return [float(value) for value in np.interp(range(len(known)), at, [known[place] for place in at])]
 
 
 def _rate(run: Run) -> float:

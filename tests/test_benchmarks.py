@@ -138,3 +138,11 @@ def test_nothing_is_begun_without_time(gpu: ModuleType, capsys: pytest.CaptureFi
 
 def test_products_are_measured_on_a_small_layer(benchmark: Benchmark) -> None:
     assert benchmark("products.py", "--tiny", "--tokens", "32").splitlines()[-1].startswith("| 32 | ")
+
+
+def test_ways_are_compared_with_what_lies_between_runs_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    ablation = importlib.import_module("ablation")
+    whole = ablation.ALL
+    assert ablation.order(["a", "b", "c", "d"]) == [whole, "a", "b", "c", whole, "d", whole]
+    assert ablation.between([8.0, None, None, None, 4.0, None, 2.0]) == [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]
