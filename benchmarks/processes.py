@@ -1,9 +1,12 @@
 """Whole processes and their children: wall time and memory.  Knows Linux's /proc; knows not what runs."""
 
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,19 @@ class Cost:
 
     seconds: float
     mebibytes: float
+
+
+@contextmanager
+def _ending_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End it too where this program is ended meanwhile: what went on would disturb whatever is measured next."""
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def compared(ours: list[Cost], theirs: list[Cost]) -> dict[str, tuple[list[float], list[float]]]:
@@ -57,14 +73,15 @@ def run(
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         pid = 0
-        while not pid:
-            now = time.perf_counter()
-            look(now - began)
-            if now >= due:
-                peak = max(peak, _highest_mebibytes(process.pid), sum(map(_own_mebibytes, _family(process.pid))))
-                due = now + REST * (time.perf_counter() - now)
-            time.sleep(LOOK_SECONDS)
-            pid, status = os.waitpid(process.pid, os.WNOHANG)
+        with _ending_with_us(process):
+            while not pid:
+                now = time.perf_counter()
+                look(now - began)
+                if now >= due:
+                    peak = max(peak, _highest_mebibytes(process.pid), sum(map(_own_mebibytes, _family(process.pid))))
+                    due = now + REST * (time.perf_counter() - now)
+                time.sleep(LOOK_SECONDS)
+                pid, status = os.waitpid(process.pid, os.WNOHANG)
         seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -146,3 +146,26 @@ def test_ways_are_compared_with_what_lies_between_runs_of_everything(monkeypatch
     whole = ablation.ALL
     assert ablation.order(["a", "b", "c", "d"]) == [whole, "a", "b", "c", whole, "d", whole]
     assert ablation.between([8.0, None, None, None, 4.0, None, 2.0]) == [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]
+
+
+TIMED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import processes
+processes.run(["sh", "-c", "echo $$; exec sleep 60"], Path(sys.argv[2]), {})
+"""
+
+
+def test_what_is_measured_ends_with_the_benchmark(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    benchmark = subprocess.Popen([sys.executable, "-c", TIMED, str(ROOT / "benchmarks"), str(log)])
+    end = time.monotonic() + 30
+    while not (log.is_file() and log.read_text().endswith("\n")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    measured = Path("/proc", log.read_text().strip())
+    assert measured.is_dir()
+    benchmark.terminate()
+    assert benchmark.wait(30) == 128 + 15
+    assert not measured.is_dir() or "\nState:\tZ" in (measured / "status").read_text()
