@@ -18,28 +18,23 @@ aten = torch.ops.aten
 READ = {aten._local_scalar_dense.default, aten.item.default, aten.nonzero.default}
 
 
-class _Taping(TorchDispatchMode):
-    def __init__(self, tape: list[Any]):
+class _Watching(TorchDispatchMode):
+    """Tells `heard` of every operation before it is done, and `done` with what it gave."""
+
+    def __init__(self, heard: Callable[[Any], None], done: Callable[..., None] = lambda *_: None):
         super().__init__()
-        self.tape = tape
+        self.heard, self.done = heard, done
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in READ:
-            raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
+        self.heard(func)
         given = func(*args, **(kwargs or {}))
-        self.tape.append((func, args, kwargs or {}, given))
+        self.done(func, args, kwargs or {}, given)
         return given
 
 
-class _Listening(TorchDispatchMode):
-    def __init__(self, heard: list[str]):
-        super().__init__()
-        self.heard = heard
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in READ:
-            self.heard.append(str(func))
-        return func(*args, **(kwargs or {}))
+def _refuse(func: Any) -> None:
+    if func in READ:
+        raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
 
 
 class Tape:
@@ -57,7 +52,7 @@ class Tape:
     @contextmanager
     def waits(self) -> Iterator[list[str]]:
         heard: list[str] = []
-        with _Listening(heard):
+        with _Watching(lambda func: heard.append(str(func)) if func in READ else None):
             yield heard
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
@@ -65,7 +60,7 @@ class Tape:
         tape: list[Any] = []
         held = [each for each in self.trained if each.grad is not None]
         kept = [each.grad.clone() for each in held]
-        with _Taping(tape):
+        with _Watching(_refuse, lambda *each: tape.append(each)):
             run()
         for each, before in zip(held, kept, strict=True):
             each.grad.copy_(before)

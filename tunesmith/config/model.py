@@ -67,7 +67,7 @@ class ModelConfig(Section):
     cuda_graphs: bool = False
     """Record what a GPU does for a micro-batch of each size and have it done again in one launch: for models so small that
     the GPU waits for Python. Micro-batches are filled up to few sizes, starts are not shared, and memory is taken twice at
-    the most. Left out, with a note, in several processes and where rows are padded or the model itself waits for the GPU."""
+    the most. Left out, with a note, on a CPU, in several processes, and where rows are padded or the model itself waits for the GPU."""
 
     tf32: bool = False
     """Let a GPU multiply fp32 numbers in TensorFloat-32: several times as fast, with 10 bits of each number in place of 23.
